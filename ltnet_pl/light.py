@@ -1,0 +1,278 @@
+"""Lights, the rig they stand on, the camera that sees them, and the colour of a black body.
+
+Conventions (used by every other module):
+
+* **Azimuth** is a compass bearing in degrees, clockwise: N = 0 stands behind the scene, E = 90 on the image's right, S = 180
+  behind the camera.
+* **Temperature** is in kelvin; networks see it in mired (``1e6 / kelvin``), which is nearly uniform to the eye.
+* The **gravity frame** has x to the image's right, y up, z horizontally towards the viewer. The **camera frame** has x right, y up
+  in the image, z towards the viewer (so a visible point has negative z and a visible normal positive z). Pitching the camera
+  down by ``p`` turns one into the other about their common x axis.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+DIRECTIONS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
+"""VIDIT's eight light directions, at the multiples of 45 degrees."""
+
+TEMPERATURES = (2500, 3500, 4500, 5500, 6500)
+"""VIDIT's five colour temperatures in kelvin."""
+
+MIRED_CENTRE = (1e6 / 2500 + 1e6 / 6500) / 2
+MIRED_HALF_RANGE = (1e6 / 2500 - 1e6 / 6500) / 2
+
+
+def azimuth_of(direction: str) -> float:
+    """Azimuth in degrees of one of VIDIT's eight direction names.
+
+    Raises:
+        ValueError: If the name is not one of the eight.
+
+    Example:
+        >>> azimuth_of("SW")
+        225.0
+    """
+    if direction not in DIRECTIONS:
+        raise ValueError(f"unknown light direction {direction!r}; expected one of {', '.join(DIRECTIONS)}")
+    return 45.0 * DIRECTIONS.index(direction)
+
+
+def direction_of(azimuth: float) -> str:
+    """Name of the compass point nearest to an azimuth in degrees.
+
+    Example:
+        >>> direction_of(350.0)
+        'N'
+    """
+    return DIRECTIONS[round(azimuth / 45.0) % 8]
+
+
+@overload
+def angular_distance(a: float, b: float) -> float: ...
+@overload
+def angular_distance(a: Tensor, b: Tensor) -> Tensor: ...
+def angular_distance(a: float | Tensor, b: float | Tensor) -> float | Tensor:
+    """Circular distance of two azimuths, in degrees within [0, 180].
+
+    Example:
+        >>> angular_distance(350.0, 20.0)
+        30.0
+    """
+    return abs((a - b + 180.0) % 360.0 - 180.0)
+
+
+@overload
+def mirror_azimuth(azimuth: float) -> float: ...
+@overload
+def mirror_azimuth(azimuth: Tensor) -> Tensor: ...
+def mirror_azimuth(azimuth: float | Tensor) -> float | Tensor:
+    """Azimuth of a light after the image is flipped left to right: E becomes W, N stays N."""
+    return (360.0 - azimuth) % 360.0
+
+
+@overload
+def mired(kelvin: float) -> float: ...
+@overload
+def mired(kelvin: Tensor) -> Tensor: ...
+def mired(kelvin: float | Tensor) -> float | Tensor:
+    """Reciprocal megakelvin, ``1e6 / kelvin``; its own inverse."""
+    return 1e6 / kelvin
+
+
+@dataclass(frozen=True)
+class Light:
+    """One light: where it stands and what colour it has.
+
+    Args:
+        azimuth: Compass bearing in degrees; stored within [0, 360).
+        temperature: Colour temperature in kelvin, 1000 to 15000.
+        elevation: Angle above the horizon in degrees, seen from the point that the camera looks at, within (-90, 90];
+            None means the rig's.
+        ambient: Share of the light that arrives equally from everywhere, 0 (none) to 1 (no direction at all).
+
+    Raises:
+        ValueError: If a value is outside its range or not finite.
+    """
+
+    azimuth: float
+    temperature: float
+    elevation: float | None = None
+    ambient: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.azimuth):
+            raise ValueError(f"azimuth must be a finite number of degrees, got {self.azimuth}")
+        object.__setattr__(self, "azimuth", float(self.azimuth) % 360.0)
+        if not 1000.0 <= self.temperature <= 15000.0:
+            raise ValueError(f"temperature must lie within 1000-15000 kelvin, got {self.temperature}")
+        if self.elevation is not None and not -90.0 < self.elevation <= 90.0:
+            raise ValueError(f"elevation must lie within (-90, 90] degrees, got {self.elevation}")
+        if not 0.0 <= self.ambient <= 1.0:
+            raise ValueError(f"ambient must lie within 0-1, got {self.ambient}")
+
+    @classmethod
+    def from_name(cls, name: str) -> Light:
+        """The light of one of VIDIT's 40 settings, written as in its file names: ``"4500_E"``.
+
+        Raises:
+            ValueError: If the temperature or the direction is not VIDIT's.
+        """
+        kelvin, _, direction = name.partition("_")
+        if kelvin not in {str(t) for t in TEMPERATURES}:
+            expected = ", ".join(map(str, TEMPERATURES))
+            raise ValueError(f"unknown light temperature {kelvin!r} in {name!r}; expected one of {expected}")
+        return cls(azimuth_of(direction), float(kelvin))
+
+    @property
+    def name(self) -> str:
+        """VIDIT's name of the light, ``"4500_E"``.
+
+        Raises:
+            ValueError: If the light is not one of VIDIT's 40 settings.
+        """
+        if self.azimuth % 45.0 or self.temperature not in TEMPERATURES or self.elevation is not None or self.ambient:
+            raise ValueError(f"{self} is not one of VIDIT's 40 settings and has no name")
+        return f"{self.temperature:.0f}_{direction_of(self.azimuth)}"
+
+    def mirror(self) -> Light:
+        """The same light after a left-right flip of the image."""
+        return replace(self, azimuth=mirror_azimuth(self.azimuth))
+
+    def row(self) -> tuple[float, float, float, float]:
+        """``(azimuth, temperature, elevation, ambient)``, the columns of a light tensor; elevation NaN means the rig's."""
+        return (self.azimuth, self.temperature, math.nan if self.elevation is None else self.elevation, self.ambient)
+
+
+SETTINGS = tuple(Light(45.0 * i, float(t)) for t in TEMPERATURES for i in range(8))
+"""VIDIT's 40 settings: five temperatures by eight directions."""
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Where the lights stand: on a ring around the point P that the camera looks at.
+
+    A light of azimuth a stands at ``P + |P| (radius * dir(a) + height * up)``, with ``|P|`` the distance from camera to P.
+
+    Args:
+        radius: Radius of the ring, in units of ``|P|``.
+        height: Height of the ring above P, in units of ``|P|``.
+    """
+
+    radius: float = 0.9
+    height: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not (0 < self.radius < 100 and -100 < self.height < 100):
+            raise ValueError(f"a rig needs 0 < radius < 100 and |height| < 100, got {self}")
+
+    def offset(self, light: Light) -> NDArray[np.float64]:
+        """Vector from P to the light in the gravity frame, in units of ``|P|``, shape ``(3,)``."""
+        radius, height = self.radius, self.height
+        if light.elevation is not None:
+            reach, angle = math.hypot(radius, height), math.radians(light.elevation)
+            radius, height = reach * math.cos(angle), reach * math.sin(angle)
+        bearing = math.radians(light.azimuth)
+        return np.array([radius * math.sin(bearing), height, -radius * math.cos(bearing)])
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without roll, its principal point at the centre of the whole frame.
+
+    Args:
+        fov: Vertical field of view of the whole frame in degrees, within (0, 170].
+        pitch: Angle in degrees by which the camera looks down, within (-90, 90].
+    """
+
+    fov: float = 50.0
+    pitch: float = 35.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.fov <= 170 and -90 < self.pitch <= 90):
+            raise ValueError(f"a camera needs 0 < fov <= 170 and -90 < pitch <= 90 degrees, got {self}")
+
+    def rotation(self) -> NDArray[np.float64]:
+        """Matrix ``(3, 3)`` that turns a vector of the gravity frame into the camera frame."""
+        c, s = math.cos(math.radians(self.pitch)), math.sin(math.radians(self.pitch))
+        return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+
+
+def light_tensor(lights: list[Light]) -> Tensor:
+    """Azimuths and temperatures of lights as a float32 tensor, ``(B, 2)`` (degrees, kelvin).
+
+    Where any light has an elevation or ambient part, ``(B, 4)`` with those as further columns (NaN elevation: the rig's).
+    """
+    rows = torch.tensor([light.row() for light in lights], dtype=torch.float32).reshape(-1, 4)
+    plain = bool((rows[:, 2].isnan() & (rows[:, 3] == 0)).all())
+    return rows[:, :2] if plain else rows
+
+
+def encode(lights: Tensor) -> Tensor:
+    """Light tensor ``(B, 2 or more)`` to its code ``(B, 3)``: sine and cosine of the azimuth, mired scaled to [-1, 1].
+
+    The range is VIDIT's: -1 is 6500 K, +1 is 2500 K. NaN stays NaN.
+    """
+    bearing = torch.deg2rad(lights[:, 0])
+    scaled = (1e6 / lights[:, 1] - MIRED_CENTRE) / MIRED_HALF_RANGE
+    return torch.stack([bearing.sin(), bearing.cos(), scaled], dim=1)
+
+
+def decode(code: Tensor) -> Tensor:
+    """Light code ``(B, 3)`` back to ``(B, 2)`` azimuth in [0, 360) and kelvin; the first two columns need not be of unit length."""
+    azimuth = torch.rad2deg(torch.atan2(code[:, 0], code[:, 1])) % 360.0
+    kelvin = 1e6 / (code[:, 2] * MIRED_HALF_RANGE + MIRED_CENTRE).clamp(min=20.0)
+    return torch.stack([azimuth, kelvin], dim=1)
+
+
+def clamp_temperature(light: Light) -> Light:
+    """The light with its temperature brought into the range that networks are trained on, 2500-6500 K, with a warning if it moved."""
+    clamped = min(max(light.temperature, float(TEMPERATURES[0])), float(TEMPERATURES[-1]))
+    if clamped != light.temperature:
+        warnings.warn(
+            f"colour temperature {light.temperature:g} K is outside the trained range 2500-6500 K; {clamped:g} K is used",
+            stacklevel=2,
+        )
+    return replace(light, temperature=clamped)
+
+
+def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
+    """Linear sRGB colour of a black body, luminance 1, negatives clipped to 0.
+
+    The chromaticity is Krystek's rational approximation of the Planckian locus in CIE 1960 (u, v), turned into linear sRGB with
+    its D65 white. 6500 K is near white, not white: the locus passes beside D65.
+
+    Args:
+        kelvin: Temperatures of any shape, 1000 to 15000.
+
+    Returns:
+        Array of the same shape plus a last axis of 3.
+
+    Raises:
+        ValueError: If a temperature is outside the range.
+
+    Reference:
+        Krystek, "An algorithm to calculate correlated colour temperature", Color Research and Application 10 (1985): within
+        8e-5 in u and 9e-5 in v of the locus from 1000 to 15000 K. sRGB matrix: IEC 61966-2-1.
+    """
+    t = np.asarray(kelvin, dtype=np.float64)
+    if not np.all((t >= 1000.0) & (t <= 15000.0)):
+        raise ValueError(f"black-body temperatures must lie within 1000-15000 kelvin, got {kelvin}")
+    u = (0.860117757 + 1.54118254e-4 * t + 1.28641212e-7 * t**2) / (1 + 8.42420235e-4 * t + 7.08145163e-7 * t**2)
+    v = (0.317398726 + 4.22806245e-5 * t + 4.20481691e-8 * t**2) / (1 - 2.89741816e-5 * t + 1.61456053e-7 * t**2)
+    denominator = 2 * u - 8 * v + 4
+    x, y = 3 * u / denominator, 2 * v / denominator
+    xyz = np.stack([x / y, np.ones_like(y), (1 - x - y) / y], axis=-1)
+    return np.clip(xyz @ _XYZ_TO_SRGB.T, 0.0, None)
+
+
+_XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
