@@ -1,0 +1,141 @@
+"""What every test stands on: no network, no home folder, fixed seeds, few threads, and tiny scenes with known answers."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+# Libraries read these when they are imported, so they are set before any import below.
+_HOME = tempfile.TemporaryDirectory(prefix="ltnet-tests-")
+os.environ.update(
+    HOME=_HOME.name,
+    XDG_CACHE_HOME=_HOME.name + "/cache",
+    XDG_CONFIG_HOME=_HOME.name + "/config",
+    TORCH_HOME=_HOME.name + "/torch",
+    MPLCONFIGDIR=_HOME.name + "/matplotlib",
+    MPLBACKEND="Agg",
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+    OMP_NUM_THREADS="1",
+)
+sys.path.insert(0, str(Path(__file__).parent))  # `import scenes` in any test
+
+import numpy as np  # noqa: E402 - after the environment, see above
+import pytest  # noqa: E402
+import scenes  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from ltnet_pl.light import Light, light_tensor  # noqa: E402
+
+# A shared machine makes single examples slow now and then: no deadline, and the same examples every time.
+settings.register_profile("ltnet", deadline=None, derandomize=True, max_examples=40, database=None)
+settings.load_profile("ltnet")
+torch.set_num_threads(1)
+
+_connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+
+def _refuse_foreign(address):
+    """Raise unless the address is on this machine."""
+    if not isinstance(address, tuple):
+        return  # a local (unix) socket
+    host = address[0]
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, not yet looked up
+        loopback = host == "localhost"
+    if not loopback:
+        # an OSError, as without a network: callers close their socket and say so in their own words
+        raise ConnectionRefusedError(f"a test tried to reach {host}: tests run without network")
+
+
+def _guarded_connect(self, address):
+    _refuse_foreign(address)
+    return _connect(self, address)
+
+
+def _guarded_connect_ex(self, address):
+    _refuse_foreign(address)
+    return _connect_ex(self, address)
+
+
+socket.socket.connect = _guarded_connect
+socket.socket.connect_ex = _guarded_connect_ex
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """The same random numbers for every test, whatever ran before; the default dtype restored after it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - code under test may use the global generator; tests themselves do not
+    torch.manual_seed(0)
+    dtype = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(scope="session")
+def vidit_root(tmp_path_factory):
+    """Six analytic scenes of 40x56 pixels in the any-to-any training layout, 2500, 4500 and 6500 K; read only."""
+    return scenes.write_any_to_any(tmp_path_factory.mktemp("vidit"))
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """The folder of sample data: LTNET_SAMPLES, else ``../shared/data`` beside the repository."""
+    repository = Path(__file__).resolve().parent.parent
+    folder = Path(os.environ.get("LTNET_SAMPLES", repository.parent / "shared" / "data"))
+    if not (folder / "vidit").is_dir():
+        pytest.skip(f"sample data (LTNET_SAMPLES) not found in {folder}")
+    return folder
+
+
+def _window(top, left, height, width, frame):
+    return [top / frame[0], left / frame[1], height / frame[0], width / frame[1]]
+
+
+@pytest.fixture
+def batch():
+    """A contract batch of three 37x50 crops out of 48x64 frames; the third has no guide depth, no camera and no rig."""
+    frame_size, (height, width) = (48, 64), (37, 50)
+    rows = []
+    for i, (present, wanted) in enumerate([("6500_N", "4500_E"), ("2500_SW", "6500_NE"), ("4500_S", "2500_W")]):
+        frame, other = (scenes.trace(scenes.scene(7, k), frame_size) for k in (i, i + 3))
+        windows = [(i, 2 * i, height, width), (5 - i, 3, height, width)]
+        (top, left, _, _), (guide_top, guide_left, _, _) = windows
+        here = (slice(top, top + height), slice(left, left + width))
+        there = (slice(guide_top, guide_top + height), slice(guide_left, guide_left + width))
+        depth = scenes.stored_depth(frame)
+        guide_depth = scenes.stored_depth(other) if i < 2 else np.zeros(frame_size, np.float32)
+        known = i < 2
+        camera, rig = frame.scene.camera, frame.scene.rig
+        rows.append(
+            {
+                "input": _image(frame, present)[(slice(None), *here)],
+                "target": _image(frame, wanted)[(slice(None), *here)],
+                "guide": _image(other, wanted)[(slice(None), *there)],
+                "depth": torch.from_numpy(depth[here])[None],
+                "guide_depth": torch.from_numpy(guide_depth[there])[None],
+                "frame_depth": torch.from_numpy(depth[1::2, 1::2].copy())[None],
+                "input_light": light_tensor([Light.from_name(present)])[0],
+                "target_light": light_tensor([Light.from_name(wanted)])[0],
+                "crop": torch.tensor(_window(*windows[0], frame_size)),
+                "guide_crop": torch.tensor(_window(*windows[1], frame_size)),
+                "camera": torch.tensor([camera.fov, camera.pitch] if known else [torch.nan] * 2),
+                "rig": torch.tensor([rig.radius, rig.height] if known else [torch.nan] * 2),
+            }
+        )
+    out = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    out["name"] = [f"pair{i}" for i in range(3)]
+    return out
+
+
+def _image(frame, name):
+    """(3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(scenes.picture(frame, Light.from_name(name))).permute(2, 0, 1).float() / 255
