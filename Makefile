@@ -1,0 +1,96 @@
+# `make quickstart`: data, training, table and report from nothing. `make test`, `make test-all`, `make lint`: for changes.
+# Each builds .venv when it is missing or its requirements moved, and repeats nothing that is done.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m ltnet_pl
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help quickstart clean-quickstart test test-all lint
+.DELETE_ON_ERROR:
+# One step at a time: trainings side by side would only take each other's cores.
+.NOTPARALLEL:
+
+help:
+	@echo "make quickstart        render scenes, train LTNet and the baselines, print the table and the report's path"
+	@echo "make clean-quickstart  forget the quickstart's data and runs"
+	@echo "make test              tests without the slow ones"
+	@echo "make test-all          every test"
+	@echo "make lint              ruff and mypy"
+
+# ---- the environment
+
+NEEDS_PYTHON = import sys; sys.version_info >= (3, 11) or sys.exit( \
+	"ltnet_pl needs Python 3.11 or later, but $(1) is %d.%d; $(2)" % sys.version_info[:2])
+
+# torch comes first and alone: pip then never weighs its large builds against each other while it resolves the rest.
+$(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt
+	@if test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		$(BIN)/python -c '$(call NEEDS_PYTHON,the one in $(VENV),remove $(VENV) and run make PYTHON=python3.11 ...)'; \
+	else \
+		command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not found; run make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }; \
+		$(PYTHON) -c '$(call NEEDS_PYTHON,$(PYTHON),run make PYTHON=python3.11 ...)' && $(PYTHON) -m venv $(VENV); \
+	fi
+	$(BIN)/python -m pip install -c requirements/constraints.txt torch
+	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[render,dev]'
+	@touch $@
+
+# ---- checks
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m ''
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# ---- quickstart
+#
+# A chain of steps, each of which leaves a stamp when it is done, so a second call does nothing and an interrupted one goes on where
+# it stopped: the renderer skips finished scenes and a training resumes from its last checkpoint. The steps stand in order-only
+# prerequisites because the same seed gives the same data: a later stamp of an earlier step is no reason to train again.
+
+SCENES := 24
+SIZE := 96
+SEED := 7
+DATA := data/quickstart
+RUNS := runs/quickstart
+CONFIG := experiments/quickstart.yaml
+# Rows of the table: those that are trained, and those that have nothing to train.
+TRAINED := ltnet unet color_affine
+UNTRAINED := copy_input
+ROWS := $(TRAINED) $(UNTRAINED)
+# A row is the quickstart's config, with a baseline's file on top unless it is LTNet itself.
+config = --config $(CONFIG) $(if $(filter-out ltnet,$(1)),--config experiments/baselines/$(1).yaml)
+
+done = @mkdir -p $(@D) && touch $@
+
+$(DATA)/.rendered: | $(INSTALLED)
+	$(RUN) render $(DATA) --scenes $(SCENES) --size $(SIZE) --seed $(SEED)
+	$(done)
+
+$(TRAINED:%=$(RUNS)/%/.fitted): $(RUNS)/%/.fitted: | $(DATA)/.rendered
+	$(RUN) fit $(call config,$*) --ckpt_path last
+	$(done)
+
+$(TRAINED:%=$(RUNS)/%/.tested): $(RUNS)/%/.tested: | $(RUNS)/%/.fitted
+	$(RUN) test $(call config,$*) --ckpt_path best
+	$(done)
+
+$(UNTRAINED:%=$(RUNS)/%/.tested): $(RUNS)/%/.tested: | $(DATA)/.rendered
+	$(RUN) test $(call config,$*)
+	$(done)
+
+$(RUNS)/report.html: | $(ROWS:%=$(RUNS)/%/.tested)
+	$(RUN) report $(ROWS:%=$(RUNS)/%) --output $@ --title "Quickstart: $(SCENES) rendered scenes, $(SIZE) px"
+
+quickstart: $(RUNS)/report.html
+	@echo "Quickstart done; the report is $(RUNS)/report.html (make clean-quickstart forgets it)."
+
+clean-quickstart:
+	rm -rf $(DATA) $(RUNS)
