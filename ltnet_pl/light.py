@@ -5,8 +5,8 @@ Conventions (used by every other module):
 * **Azimuth** is a compass bearing in degrees, clockwise: N = 0 stands behind the scene, E = 90 on the image's right, S = 180
   behind the camera.
 * **Temperature** is in kelvin; networks see it in mired (``1e6 / kelvin``), which is nearly uniform to the eye.
-* The **gravity frame** has x to the image's right, y up, z horizontally towards the viewer. The **camera frame** has x right, y up
-  in the image, z towards the viewer (so a visible point has negative z and a visible normal positive z). Pitching the camera
+* The **gravity frame** has x to the image's right, y up, z horizontally towards the viewer. The **camera frame** has x right, y
+  up in the image, z towards the viewer (so a visible point has negative z and a visible normal positive z). Pitching the camera
   down by ``p`` turns one into the other about their common x axis.
 """
 
@@ -68,7 +68,8 @@ def angular_distance(a: float | Tensor, b: float | Tensor) -> float | Tensor:
         >>> angular_distance(350.0, 20.0)
         30.0
     """
-    return abs((a - b + 180.0) % 360.0 - 180.0)
+    turned: float | Tensor = (a - b + 180.0) % 360.0 - 180.0
+    return abs(turned) if isinstance(turned, float) else turned.abs()
 
 
 @overload
@@ -228,14 +229,14 @@ def encode(lights: Tensor) -> Tensor:
 
 
 def decode(code: Tensor) -> Tensor:
-    """Light code ``(B, 3)`` back to ``(B, 2)`` azimuth in [0, 360) and kelvin; the first two columns need not be of unit length."""
+    """Light code ``(B, 3)`` back to ``(B, 2)`` azimuth in [0, 360) and kelvin; sine and cosine need not be of unit length."""
     azimuth = torch.rad2deg(torch.atan2(code[:, 0], code[:, 1])) % 360.0
     kelvin = 1e6 / (code[:, 2] * MIRED_HALF_RANGE + MIRED_CENTRE).clamp(min=20.0)
     return torch.stack([azimuth, kelvin], dim=1)
 
 
 def clamp_temperature(light: Light) -> Light:
-    """The light with its temperature brought into the range that networks are trained on, 2500-6500 K, with a warning if it moved."""
+    """The light with its temperature clamped to what networks are trained on, 2500-6500 K, with a warning if it moved."""
     clamped = min(max(light.temperature, float(TEMPERATURES[0])), float(TEMPERATURES[-1]))
     if clamped != light.temperature:
         warnings.warn(
@@ -266,13 +267,14 @@ def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
     """
     t = np.asarray(kelvin, dtype=np.float64)
     if not np.all((t >= 1000.0) & (t <= 15000.0)):
-        raise ValueError(f"black-body temperatures must lie within 1000-15000 kelvin, got {kelvin}")
+        raise ValueError(f"black-body temperatures must lie within 1000-15000 kelvin, got {kelvin!r}")
     u = (0.860117757 + 1.54118254e-4 * t + 1.28641212e-7 * t**2) / (1 + 8.42420235e-4 * t + 7.08145163e-7 * t**2)
     v = (0.317398726 + 4.22806245e-5 * t + 4.20481691e-8 * t**2) / (1 - 2.89741816e-5 * t + 1.61456053e-7 * t**2)
     denominator = 2 * u - 8 * v + 4
     x, y = 3 * u / denominator, 2 * v / denominator
     xyz = np.stack([x / y, np.ones_like(y), (1 - x - y) / y], axis=-1)
-    return np.clip(xyz @ _XYZ_TO_SRGB.T, 0.0, None)
+    colour: NDArray[np.float64] = np.clip(xyz @ _XYZ_TO_SRGB.T, 0.0, None)
+    return colour
 
 
 _XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
