@@ -1,0 +1,115 @@
+"""Frames from disk at the wanted size, each decoded once per process as long as memory allows."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ltnet_pl import InputError
+from ltnet_pl.augment import nearest
+from ltnet_pl.vidit import image_size, read_depth, read_image
+
+
+def fitted_size(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
+    """Height and width once the shorter side is resized to a number of pixels; None keeps the size.
+
+    Example:
+        >>> fitted_size((480, 640), 96)
+        (96, 128)
+    """
+    if shorter_side is None:
+        return size
+    scale = shorter_side / min(size)
+    return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Image at another size: area mean where it shrinks, bilinear where it grows, on display-encoded values.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        size: ``(height, width)`` wanted.
+    """
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    return np.array(Image.fromarray(image).resize((width, height), method))
+
+
+class Frames:
+    """Reads images and depths, resizes them, and remembers the most recently used ones.
+
+    Args:
+        size: Length to which the shorter side is resized, in pixels; None keeps the files' size.
+        cache_mb: Memory for decoded frames per process, in MB (10^6 bytes); 0 remembers nothing.
+    """
+
+    def __init__(self, size: int | None, cache_mb: float) -> None:
+        self.size = size
+        self.capacity = int(cache_mb * 1e6)
+        self._held: OrderedDict[tuple[str, Path], NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+
+    def image(self, path: Path, partner: Path | None = None) -> NDArray[np.uint8]:
+        """An image, ``(H, W, 3)`` uint8; shared, so not to be written to.
+
+        Args:
+            path: The file.
+            partner: Image whose size it must have.
+
+        Raises:
+            InputError: As `ltnet_pl.vidit.read_image`.
+        """
+
+        def load() -> NDArray[np.uint8]:
+            image = read_image(path, None if partner is None else image_size(partner))
+            return resize_image(image, fitted_size((image.shape[0], image.shape[1]), self.size))
+
+        return self._remembered(("image", path), load)
+
+    def depth(self, path: Path, image: Path) -> NDArray[np.float32]:
+        """The depth that belongs to an image, ``(H, W)`` float32; shared, so not to be written to.
+
+        Raises:
+            InputError: As `ltnet_pl.vidit.read_depth`, or if its size is not the image's.
+        """
+
+        def load() -> NDArray[np.float32]:
+            size = image_size(image)
+            depth = read_depth(path, size)
+            fitted = fitted_size(size, self.size)
+            if fitted == size:
+                return depth
+            small = nearest(depth, fitted)
+            if not small.any():
+                raise InputError(f"{path}: nothing above 0 is left at {fitted[0]} x {fitted[1]}; raise --data.size")
+            return small
+
+        return self._remembered(("depth", path), load)
+
+    def _remembered(self, key: tuple[str, Path], load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What was loaded under a key, loading it now if it is not held; the longest unused goes first when memory is full."""
+        held = self._held.get(key)
+        if held is not None:
+            self._held.move_to_end(key)
+            return held
+        array = load()
+        array.setflags(write=False)  # a sample that changed it in place would change every later one
+        if array.nbytes <= self.capacity:
+            self._held[key] = array
+            self._bytes += array.nbytes
+            while self._bytes > self.capacity:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return array
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what another process can read from disk is not sent to it
+        return {**self.__dict__, "_held": OrderedDict(), "_bytes": 0}

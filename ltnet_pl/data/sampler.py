@@ -1,0 +1,43 @@
+"""Which training sample comes when: it depends on seed and epoch, not on workers, processes or where a run was resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import DistributedSampler
+
+
+class EpochSampler(DistributedSampler[int]):
+    """Yields the numbers ``epoch * length`` to ``(epoch + 1) * length - 1`` in an order shuffled by seed and epoch.
+
+    The dataset makes a sample from its number alone, so no epoch repeats another and a resumed run sees what the uninterrupted
+    one would have seen. Lightning calls `set_epoch` before every epoch. Several processes share the epoch without overlap; what
+    does not divide evenly is left out, so that all take the same number of steps.
+
+    Being a `DistributedSampler` it is not wrapped by Lightning in one more, which would hide `set_epoch`.
+
+    Args:
+        length: Samples per epoch over all processes.
+        seed: Seed of the order.
+        rank: Which process this is.
+        world_size: How many processes there are.
+
+    Example:
+        >>> sampler = EpochSampler(length=4, seed=0)
+        >>> sampler.set_epoch(2)
+        >>> sorted(sampler)
+        [8, 9, 10, 11]
+    """
+
+    def __init__(self, length: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        # the dataset is only asked for its length
+        super().__init__(range(length), num_replicas=world_size, rank=rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self.length = length
+        self.num_samples = length // world_size
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers of this process in this epoch."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        mine = order[self.rank :: self.num_replicas][: self.num_samples]
+        return iter((self.epoch * self.length + mine).tolist())
