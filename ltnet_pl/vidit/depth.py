@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Never
@@ -25,6 +26,10 @@ KEY = "normalized_depth"
 
 _NPY = b"\x93NUMPY"
 _REMEDY = "fetch the file again, or write it anew as a plain float32 array with ltnet_pl.vidit.write_depth"
+# the entries of an .npy header; a side of a shape has ten digits at most, and Python 2 wrote an L behind it
+_DESCR = rb"'descr': *'([^']{2,8})'"
+_ORDER = rb"'fortran_order': *(True|False)"
+_SHAPE = rb"'shape': *\(((?:\d{1,10}L?(?:, *|(?=\))))*)\)"
 _FLOATS = ("f2", "f4", "f8")
 _MAX_SIDE = 2**31
 _MAX_STEPS = 1000  # a depth file of VIDIT takes about 70 pickle operations
@@ -155,29 +160,33 @@ def convert_depth(folder: Path) -> list[Path]:
     return converted
 
 
-def _header(path: Path, data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, Fortran order, type and length of the header of an ``.npy`` file."""
-    file = BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"version {version} of the format")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-    # numpy parses the header as a Python literal, which fails in many ways
-    except (ValueError, TypeError, SyntaxError, KeyError, EOFError, RecursionError, MemoryError) as error:
-        raise InputError(f"{path}: the .npy header is truncated or damaged ({_short(error)}); {_REMEDY}") from error
-    return shape, fortran, dtype, file.tell()
+def _header(path: Path, data: bytes) -> tuple[str, bool, tuple[int, ...], int]:
+    """Type (``"<f4"``), Fortran order and shape that the header of an ``.npy`` file tells, and where its data start.
+
+    The header is a Python literal; numpy evaluates it, and fails in many ways where it is forged. Here its entries are matched.
+    """
+    version = data[6:7]
+    prefix = 10 if version == b"\x01" else 12  # the length of the header has two bytes in version 1, four in 2 and 3
+    length = int.from_bytes(data[8:prefix], "little")
+    header = data[prefix : prefix + length]
+    parts = [re.search(pattern, header) for pattern in (_DESCR, _ORDER, _SHAPE)]
+    descr, order, shape = (part and part[1].decode("latin1") for part in parts)
+    if version not in (b"\x01", b"\x02", b"\x03") or len(header) != length or descr is None or order is None or shape is None:
+        raise InputError(
+            f"{path}: the .npy header is truncated, damaged, or not that of a plain array ({header[:60]!r}); {_REMEDY}"
+        )
+    sides = tuple(int(side) for side in re.findall(r"\d+", shape))
+    return descr, order == "True", sides, prefix + length
 
 
 def _is_plain(path: Path, data: bytes) -> bool:
     """Whether a file is an ``.npy`` of numbers, so without any pickle."""
-    return data.startswith(_NPY) and not _header(path, data)[2].hasobject
+    return data.startswith(_NPY) and _header(path, data)[0] != "|O"
 
 
 def _plain(path: Path, data: bytes) -> NDArray[Any]:
-    shape, fortran, dtype, start = _header(path, data)
-    return _assemble(path, memoryview(data)[start:], dtype.str[1:], dtype.str[0], shape, fortran)
+    descr, fortran, shape, start = _header(path, data)
+    return _assemble(path, memoryview(data)[start:], descr[1:], descr[:1], shape, fortran)
 
 
 def _assemble(path: Path, raw: Any, kind: str, order: str, shape: Any, fortran: bool) -> NDArray[Any]:
@@ -197,7 +206,7 @@ def _assemble(path: Path, raw: Any, kind: str, order: str, shape: Any, fortran: 
 
 def _pickled(path: Path, data: bytes) -> NDArray[Any]:
     """The array under `KEY` of a pickled dict, from an object ``.npy`` or a bare pickle."""
-    content = _unpickle(path, data, _header(path, data)[3] if data.startswith(_NPY) else 0)
+    content = _unpickle(path, data, _header(path, data)[-1] if data.startswith(_NPY) else 0)
     if isinstance(content, _Record):  # np.save of a dict: an array of objects with one element
         raw = content.state[-1] if isinstance(content.state, tuple) and content.state else None
         if isinstance(raw, list):
@@ -278,7 +287,7 @@ def _raw_bytes(raw: Any) -> bytes:
     if isinstance(raw, str):
         return raw.encode("latin1")
     if not isinstance(raw, bytes | bytearray):
-        raise ValueError(f"{type(raw).__name__} where bytes belong")
+        raise ValueError("objects where numbers belong" if isinstance(raw, list) else "no bytes")
     return bytes(raw)
 
 

@@ -216,7 +216,8 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         pairs: Pairs of an any-to-any set, lights known; at least one. ``guide_scene`` stays empty where a pair has no guide.
 
     Raises:
-        InputError: If the list is empty, a name appears twice or is unfit for a file, a light is unknown, or the folder is
+        InputError: If the list is empty, a name appears twice or is unfit for a file, a light is unknown or none
+            of VIDIT's, or the folder is
             missing.
     """
     if not pairs:
@@ -229,8 +230,11 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         _check_name(f"{path}", pair.name, names)
         if pair.input.light is None or pair.target_light is None:
             raise InputError(f"{path}: pair {pair.name} has an unknown light; only pairs of known lights can be stored")
-        guide = pair.guide.scene if pair.guide is not None else ""
-        writer.writerow((pair.name, pair.input.scene, pair.input.light.name, pair.target_light.name, guide))
+        try:
+            lights = pair.input.light.name, pair.target_light.name
+        except ValueError as error:
+            raise InputError(f"{path}: pair {pair.name}: {error}; only pairs of VIDIT's settings can be stored") from error
+        writer.writerow((pair.name, pair.input.scene, *lights, pair.guide.scene if pair.guide is not None else ""))
     with atomic_write(Path(path)) as file:
         file.write(text.getvalue().encode())
 
