@@ -342,11 +342,11 @@ class LPIPS(nn.Module):
                 f"LPIPS ({self.label}): images of {pred.shape[2]} x {pred.shape[3]} pixels; expected at least "
                 f"{self._trunk.min_side} each way; use larger images or crops"
             )
-        dtype = torch.float64 if pred.dtype == torch.float64 else torch.float32
+        dtype = torch.float64 if torch.float64 in (pred.dtype, target.dtype) else torch.float32
         layers, linear = self._frozen.at(pred.device, dtype)
         with torch.autocast(pred.device.type, enabled=False):
             shift, scale = (pred.new_tensor(values, dtype=dtype).view(1, 3, 1, 1) for values in (_SHIFT, _SCALE))
-            x = ((torch.cat([pred, target]).to(dtype) * 2 - 1) - shift) / scale
+            x = ((torch.cat([pred.to(dtype), target.to(dtype)]) * 2 - 1) - shift) / scale
             distance = x.new_zeros(len(pred))
             taps = iter(linear)
             for i, layer in enumerate(layers):
