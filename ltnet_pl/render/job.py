@@ -1,0 +1,222 @@
+"""The render command: checks, processes, progress, stopping."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import version
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ltnet_pl import InputError, __version__
+from ltnet_pl.light import SETTINGS, Rig
+from ltnet_pl.render import picture, writer
+from ltnet_pl.render.families import FAMILIES
+from ltnet_pl.render.tracer import DEFAULT_RIG, Tracer
+from ltnet_pl.render.writer import Settings
+
+VARIANTS = ("llvm_ad_rgb", "scalar_rgb")
+"""Mitsuba variants that can be asked for, the faster first."""
+
+SMALLEST, LARGEST = 16, 1024
+"""Bounds of ``size`` in pixels."""
+
+
+class _Stopped(Exception):
+    """The main process asked the workers to stop."""
+
+
+_stop: Event | None = None
+
+
+def render(
+    out: str,
+    scenes: int = 24,
+    size: int = 128,
+    seed: int = 0,
+    samples: int = 36,
+    workers: int | None = None,
+    variant: str | None = None,
+    rig: Rig = DEFAULT_RIG,
+    families: list[str] | None = None,
+) -> None:
+    """Render random scenes under VIDIT's 40 lights, with depth and further ground truth, in VIDIT's file layout.
+
+    The same seed, variant and versions give the same bytes. A render that was interrupted is resumed by the same command; a
+    larger number of scenes extends a set.
+
+    Args:
+        out: Folder of the set. It must be new, empty, or hold scenes of the same settings.
+        scenes: Number of scenes, each 40 images.
+        size: Width and height of the images in pixels, 16 to 1024.
+        seed: Seed of everything that is random, from 0.
+        samples: Light paths per pixel, from 1; more is less noise in the indirect light.
+        workers: Number of processes, one thread each; by default one for each available core.
+        variant: Mitsuba's variant, llvm_ad_rgb or scalar_rgb; by default the first of the two that starts on this machine.
+            llvm_ad_rgb traces about five times as fast and needs the LLVM library, version 17 or later.
+        rig: Where the lights stand: radius and height of their ring around the point that the camera looks at, in units of
+            the distance to it.
+        families: Families of scenes to cycle through: terrain, courtyard, interior, objects; by default all four.
+
+    Raises:
+        InputError: If an argument is out of range, Mitsuba is missing, or the folder holds something else.
+    """
+    chosen = _check(scenes, size, seed, samples, workers, variant, families)
+    console = Console()
+    variant = choose_variant(variant, console)
+    versions = {"ltnet_pl": __version__, **{name: version(name) for name in ("mitsuba", "numpy", "pillow")}}
+    settings = Settings(seed, size, samples, variant, rig, versions)
+    folder = Path(out)
+    complete = writer.prepare(folder, settings, chosen)
+    missing = [i for i in range(scenes) if i not in complete]
+    if len(missing) < scenes:
+        console.print(f"{scenes - len(missing)} of {scenes} scenes are complete already")
+    begin = time.perf_counter()
+    try:
+        _run(folder, missing, chosen, settings, min(workers or len(os.sched_getaffinity(0)), max(len(missing), 1)), console)
+    except KeyboardInterrupt:
+        console.print(f"stopped; every file in {out} is whole; {writer.RESUME}")
+        raise SystemExit(130) from None
+    finally:
+        writer.clear_partial(folder)
+    seconds = time.perf_counter() - begin
+    images = len(missing) * len(SETTINGS)
+    console.print(f"{images} images in {seconds:.1f} s: {images / seconds:.1f} images per second with {variant}")
+
+
+def _check(
+    scenes: int, size: int, seed: int, samples: int, workers: int | None, variant: str | None, families: list[str] | None
+) -> list[str]:
+    """Refuse what cannot be rendered; the families to cycle through."""
+    bounds = {
+        "scenes": (scenes, 1, 100_000),
+        "size": (size, SMALLEST, LARGEST),
+        "seed": (seed, 0, 2**31 - 1),
+        "samples": (samples, 1, 65_536),
+    }
+    if workers is not None:
+        bounds["workers"] = (workers, 1, 1024)
+    for flag, (value, least, most) in bounds.items():
+        if not least <= value <= most:
+            raise InputError(f"--{flag} {value}: expected a whole number from {least} to {most}; give another")
+    if variant is not None and variant not in VARIANTS:
+        raise InputError(f"--variant {variant}: expected {' or '.join(VARIANTS)}; leave it out for the fastest that starts")
+    chosen = list(FAMILIES) if families is None else families
+    for family in chosen:
+        if family not in FAMILIES:
+            raise InputError(f"--families {family}: unknown; expected some of {', '.join(FAMILIES)}; correct the name")
+    if not chosen:
+        raise InputError(f"--families is empty; expected some of {', '.join(FAMILIES)}; leave it out for all")
+    if importlib.util.find_spec("mitsuba") is None:
+        raise InputError(
+            "render needs Mitsuba 3, which is not installed; expected the extra 'render'; run: pip install 'ltnet_pl[render]'"
+        )
+    return chosen
+
+
+def starts(variant: str) -> bool:
+    """Whether a variant truly renders here, tried in a process of its own: a broken LLVM aborts instead of raising."""
+    trial = multiprocessing.get_context("spawn").Process(target=_try_variant, args=(variant,))
+    trial.start()
+    trial.join()
+    return trial.exitcode == 0
+
+
+def _try_variant(variant: str) -> None:
+    """Render one tiny scene with every kind of material; what a crash prints would only alarm."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)
+    scene = FAMILIES["objects"](np.random.default_rng(0))
+    image = Tracer(scene, SMALLEST, variant).radiance(np.array([2.0, 5.0, 2.0]), np.ones(3), 1, 0)
+    raise SystemExit(0 if np.isfinite(image).all() and image.max() > 0 else 1)
+
+
+def choose_variant(variant: str | None, console: Console) -> str:
+    """The variant asked for, or the fastest that starts.
+
+    Raises:
+        InputError: If the variant asked for does not start.
+    """
+    if variant is not None:
+        if not starts(variant):
+            raise InputError(
+                f"--variant {variant} does not start on this machine; expected one that renders; leave --variant out"
+            )
+        return variant
+    for candidate in VARIANTS:
+        if starts(candidate):
+            console.print(f"Mitsuba variant {candidate}")
+            return candidate
+        console.print(f"Mitsuba variant {candidate} does not start on this machine (it needs LLVM 17 or later); trying the next")
+    raise InputError(
+        "Mitsuba is installed, but no variant starts; expected at least scalar_rgb; "
+        "run: pip install --force-reinstall 'ltnet_pl[render]'"
+    )
+
+
+def _run(out: Path, missing: list[int], families: list[str], settings: Settings, workers: int, console: Console) -> None:
+    """Render the missing scenes in processes of their own."""
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("scenes"), TimeRemainingColumn())
+    with (
+        Progress(*columns, console=console) as progress,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stop,)) as pool,
+    ):
+        task = progress.add_task("rendering", total=len(missing))
+        try:
+            futures = [pool.submit(_scene, out, i, families[i % len(families)], settings) for i in missing]
+            for future in as_completed(futures):
+                future.result()
+                progress.advance(task)
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a render process died, out of memory or by a fault of --variant {settings.variant}; expected it to live; "
+                f"try fewer --workers or another --variant; {writer.RESUME}"
+            ) from error
+        finally:
+            # after the last scene this changes nothing; after an error or Ctrl-C the workers end within one render
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(stop: Event) -> None:
+    """Prepare a worker: the main process alone answers Ctrl-C, and no worker outlives it."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _pause() -> None:
+    if _stop is not None and _stop.is_set():
+        raise _Stopped
+
+
+def _scene(out: Path, index: int, family: str, settings: Settings) -> None:
+    """Render and write one scene."""
+    _pause()
+    tracer, level = picture.find(family, settings.seed, index, settings.size, settings.variant, settings.rig)
+    # the sampler's seed differs from scene to scene, so that noise has no pattern that a network could learn
+    sampler = int(np.random.SeedSequence([settings.seed, index]).generate_state(1)[0])
+    pictures = picture.trace(tracer, level, settings.samples, sampler, _pause)
+    writer.write_scene(out, index, pictures, settings)
