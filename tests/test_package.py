@@ -109,9 +109,11 @@ def test_typing_marker_and_templates_are_shipped():
     config.read(REPOSITORY / "setup.cfg")
     patterns = [p.strip() for p in config["options.package_data"]["ltnet_pl"].split(",")]
     assert (REPOSITORY / "ltnet_pl" / "py.typed").is_file()
-    for path in (REPOSITORY / "ltnet_pl").iterdir():
-        if path.is_file() and path.suffix != ".py":
-            assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), f"{path.name} is not in package_data"
+    package = REPOSITORY / "ltnet_pl"
+    files = [path.relative_to(package) for path in package.rglob("*") if path.is_file()]
+    others = [path.as_posix() for path in files if path.suffix not in {".py", ".pyc"}]
+    assert "report/page.html" in others
+    assert [name for name in others if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)] == []
 
 
 def test_version_strings_agree():
