@@ -121,10 +121,9 @@ def residual_cosine_loss(pred: Tensor, target: Tensor, input: Tensor) -> Tensor:
     wanted, found = (target - input).flatten(1), (pred - input).flatten(1)
     root = math.sqrt(wanted.shape[1])
     wanted, found = wanted / root, found / root
-    length = torch.linalg.vector_norm(wanted, dim=1)
+    length: Tensor = torch.linalg.vector_norm(wanted, dim=1)
     changes = length > EPS
-    lengths: Tensor = length.clamp(min=EPS) * torch.linalg.vector_norm(found, dim=1).clamp(min=EPS)
-    cosine = (wanted * found).sum(dim=1) / lengths
+    cosine = (wanted * found).sum(dim=1) / (length.clamp(min=EPS) * torch.linalg.vector_norm(found, dim=1).clamp(min=EPS))
     return torch.where(changes, 1 - cosine, 0.0).sum() / changes.sum().clamp(min=1)
 
 
