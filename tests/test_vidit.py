@@ -210,6 +210,12 @@ def test_broken_scene_file(tmp_path, content, message):
         read_scene(tmp_path, "Image000")
 
 
+def test_scene_file_that_is_a_folder(tmp_path):
+    (tmp_path / "scenes" / "Image000" / "scene.json").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"scene\.json: cannot be read"):
+        read_scene(tmp_path, "Image000")
+
+
 def test_atomic_write_is_whole_or_absent(tmp_path):
     def interrupted():
         with atomic_write(tmp_path / "a.csv") as file:

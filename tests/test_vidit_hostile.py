@@ -129,6 +129,36 @@ def test_allowed_names_are_recorded_and_not_called(tmp_path):
         read_depth(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"K\x03K\x04\x86", b"K\x03N\x86", "depth has no valid shape"),
+        (b"K\x03K\x04\x86", b"K\x03", "depth has no valid shape"),
+        (b"K\x03K\x04\x86", b"(K\x01t", r"depth has shape \(1,\); expected \(height, width\)"),
+        (b"latin1", b"cp1252", "bytes in an unknown encoding"),
+        (b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", "no type"),
+        (b"cnumpy._core.multiarray\n_reconstruct", b"cnumpy._core.multiarray\nscalar", "scalar where an array belongs"),
+        (b"normalized_depthq\x01", b"normalized_depthq\x01NQ", "refers to objects outside of the file"),
+    ],
+)
+def test_forged_records_are_refused(tmp_path, old, new, message):
+    whole = pickle.dumps({"normalized_depth": DEPTH}, protocol=2)
+    assert old in whole
+    path = tmp_path / "Image000.npy"
+    path.write_bytes(whole.replace(old, new))
+    with pytest.raises(InputError, match=rf"Image000\.npy: .*{message}"):
+        read_depth(path)
+
+
+def test_forged_memory_order_is_refused(tmp_path):
+    whole = pickle.dumps({"normalized_depth": DEPTH}, protocol=5)
+    assert b"\x8c\x01C" in whole
+    path = tmp_path / "Image000.npy"
+    path.write_bytes(whole.replace(b"\x8c\x01C", b"\x8c\x01K"))
+    with pytest.raises(InputError, match="unknown memory order"):
+        read_depth(path)
+
+
 @pytest.mark.parametrize("opcode", [b"\x96", b"\x8e", b"\x8d"], ids=["BYTEARRAY8", "BINBYTES8", "BINUNICODE8"])
 def test_forged_length_allocates_nothing(tmp_path, opcode):
     path = tmp_path / "Image000.npy"

@@ -151,6 +151,12 @@ def test_missing_root_file_root_and_empty_root(tmp_path, find):
 
 
 @ALL
+def test_root_that_cannot_be_listed(tmp_path, find):
+    with pytest.raises(InputError, match=r"cannot be listed \(File name too long\); expected a readable folder"):
+        find(tmp_path / ("x" * 300))
+
+
+@ALL
 def test_foreign_folder_lists_its_first_entries(tmp_path, find):
     touch(tmp_path, *"gfedcba")
     with pytest.raises(
