@@ -284,7 +284,10 @@ class _Frozen:
         key = (device, dtype)
         if key not in self._placed:
             layers, linear = self._original
-            self._placed[key] = (copy.deepcopy(layers).to(device, dtype), [weight.to(device, dtype) for weight in linear])
+            # the first call may come from a validation in inference mode, whose tensors no later backward pass could use
+            with torch.inference_mode(False), torch.no_grad():
+                placed = copy.deepcopy(layers).to(device, dtype), [weight.to(device, dtype) for weight in linear]
+            self._placed[key] = placed
         return self._placed[key]
 
 

@@ -188,6 +188,16 @@ class TestModule:
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, distance(a, b), rtol=0, atol=0)
 
+    def test_gradient_after_a_first_use_in_inference_mode(self, random_weights):
+        """Lightning validates in inference mode before it trains; what was made there must not be kept for training."""
+        distance = LPIPS(random_weights("squeeze"))
+        a, b = torch.rand(2, 1, 3, 32, 32)
+        with torch.inference_mode():
+            distance(a, b)
+        a.requires_grad_()
+        distance(a, b).sum().backward()
+        assert a.grad.abs().max() > 0
+
     def test_gradient(self, random_weights):
         """Right to float64 accuracy along a random direction, and finite where all features are 0."""
         distance = LPIPS(random_weights("squeeze"))
