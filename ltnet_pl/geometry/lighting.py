@@ -1,0 +1,150 @@
+"""The cues of a light: where it stands, how it shades the surface, and `Geometry`, which shares the work among lights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ltnet_pl.geometry.shadows import STEPS, Relief, march, relief_of
+from ltnet_pl.geometry.surface import anchor, aspect_of, normals_from_depth, unproject, window_of, working
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What all lights of a batch share: points, normals, anchor. Made by `Geometry.of`.
+
+    Args:
+        points: ``(B, 3, H, W)`` in the camera frame, float32; 0 where there is background.
+        normals: Unit normals ``(B, 3, H, W)`` that face the viewer, float32; 0 where there is background.
+        anchor: ``(B, 3)``, the point that the rig stands around.
+        frame_depth: ``(B, 1, h, w)``, the whole frame's depth.
+        crop: ``(B, 4)``: top, left, height, width as fractions of the frame.
+        camera: ``(B, 2)``: field of view and pitch in degrees.
+        dtype: What the cues are returned as.
+    """
+
+    points: Tensor
+    normals: Tensor
+    anchor: Tensor
+    frame_depth: Tensor
+    crop: Tensor
+    camera: Tensor
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, depth: Tensor, frame_depth: Tensor, crop: Tensor | None, camera: Tensor) -> Geometry:
+        """Geometry of a crop's depth ``(B, 1, H, W)`` within its frame's ``(B, 1, h, w)``; ``crop`` None for whole frames.
+
+        Raises:
+            ValueError: If a shape is not as stated.
+        """
+        d, frame, seen = working(depth), working(frame_depth), working(camera)
+        window = window_of(crop, d)
+        at = anchor(frame, seen)
+        return cls(unproject(d, seen, window), normals_from_depth(d, seen, window), at, frame, window, seen, depth.dtype)
+
+    @cached_property
+    def _relief(self) -> Relief:
+        """The frame's depth prepared for marching; only visibility needs it."""
+        return relief_of(self.frame_depth, self.anchor, self.camera, aspect_of(self.points, self.crop))
+
+    def shading(self, lights: Tensor, rig: Tensor) -> Tensor:
+        """Shading cue ``(B, 1, H, W)`` of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``: (1 - ambient) irradiance + ambient.
+
+        Differentiable in the lights and the rig.
+        """
+        position = light_position(lights, self.anchor, self.camera, rig)
+        direct = irradiance(self.points, self.normals, position, self.anchor)
+        if lights.shape[1] > 2:
+            share = lights[:, 3].to(direct.dtype)[:, None, None, None]
+            direct = (1 - share) * direct + share * (self.points[:, 2:] < 0)
+        return direct.to(self.dtype)
+
+    def visibility(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
+        """Visibility cue ``(B, 1, H, W)`` in [0, 1] of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``; carries no gradient."""
+        position = light_position(lights, self.anchor, self.camera, rig)
+        aspect = aspect_of(self.points, self.crop)
+        return march(self.points, self.normals, self._relief, position, self.camera, aspect, steps).to(self.dtype)
+
+    def cues(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
+        """Shading and visibility, ``(B, 2, H, W)``."""
+        return torch.cat([self.shading(lights, rig), self.visibility(lights, rig, steps)], dim=1)
+
+
+def cues(
+    depth: Tensor, frame_depth: Tensor, crop: Tensor | None, lights: Tensor, camera: Tensor, rig: Tensor, steps: int = STEPS
+) -> Tensor:
+    """Shading and visibility of one light per sample; for several lights, `Geometry.of` shares the work.
+
+    Args:
+        depth: ``(B, 1, H, W)``, 0 = background.
+        frame_depth: The whole frame's depth, ``(B, 1, h, w)``, of any resolution, in the same scale.
+        crop: Window of ``depth`` in the frame, ``(B, 4)``: top, left, height, width as fractions; None for the whole frame.
+        lights: Light tensor ``(B, 2)`` or ``(B, 4)``, without NaN but in the elevation.
+        camera: ``(B, 2)``: vertical field of view of the frame and pitch, in degrees.
+        rig: ``(B, 2)``: radius and height in units of the distance to the anchor.
+        steps: Steps of the march towards the light.
+
+    Returns:
+        ``(B, 2, H, W)``: ``(1 - ambient) * irradiance + ambient`` (1 at the anchor for a surface that faces the light, 0 for
+        background), and visibility in [0, 1] (1 for background).
+
+    Raises:
+        ValueError: If a shape is not as stated.
+    """
+    return Geometry.of(depth, frame_depth, crop, camera).cues(lights, rig, steps)
+
+
+def light_position(lights: Tensor, anchor: Tensor, camera: Tensor, rig: Tensor) -> Tensor:
+    """Where lights stand: ``L = P + |P| (radius * dir(azimuth) + height * up)``; differentiable in all arguments.
+
+    Args:
+        lights: Light tensor ``(B, 2)`` or ``(B, 4)``: azimuth in degrees, kelvin, elevation in degrees (NaN: the rig's), ambient.
+            A light with an elevation keeps the rig's distance.
+        anchor: P, ``(B, 3)`` in the camera frame.
+        camera: ``(B, 2)``: field of view (not used) and pitch, in degrees.
+        rig: ``(B, 2)``: radius and height in units of ``|P|``.
+
+    Returns:
+        ``(B, 3)`` in the camera frame and the anchor's dtype.
+    """
+    at = working(anchor)
+    lights, camera, rig = lights.to(at.dtype), camera.to(at.dtype), rig.to(at.dtype)
+    radius, height = rig[:, 0], rig[:, 1]
+    if lights.shape[1] > 2:
+        own = ~lights[:, 2].isnan()
+        elevation = torch.deg2rad(torch.where(own, lights[:, 2], 0.0))
+        reach = torch.hypot(radius, height)
+        radius = torch.where(own, reach * elevation.cos(), radius)
+        height = torch.where(own, reach * elevation.sin(), height)
+    bearing, pitch = torch.deg2rad(lights[:, 0]), torch.deg2rad(camera[:, 1])
+    forth = -radius * bearing.cos()
+    y = pitch.cos() * height - pitch.sin() * forth
+    z = pitch.sin() * height + pitch.cos() * forth
+    offset = torch.stack([radius * bearing.sin(), y, z], dim=1)
+    return (at + torch.linalg.vector_norm(at, dim=1, keepdim=True) * offset).to(anchor.dtype)
+
+
+def irradiance(points: Tensor, normals: Tensor, light_position: Tensor, anchor: Tensor) -> Tensor:
+    r"""Irradiance of a point light without cast shadows, in units of what a surface at the anchor gets that faces the light.
+
+    .. math:: E = \max(0, n \cdot l) \, (|L - P| / r)^2
+
+    Args:
+        points: ``(B, 3, H, W)``.
+        normals: Unit normals ``(B, 3, H, W)``; 0 gives 0.
+        light_position: L, ``(B, 3)``.
+        anchor: P, ``(B, 3)``.
+
+    Returns:
+        ``(B, 1, H, W)``, 0 or more, in the points' dtype; differentiable in all arguments.
+    """
+    p, n, light, at = (working(x) for x in (points, normals, light_position, anchor))
+    towards = light[:, :, None, None] - p
+    squared = towards.square().sum(dim=1, keepdim=True)
+    reach = (light - at).square().sum(dim=1)[:, None, None, None]
+    facing = (n * towards).sum(dim=1, keepdim=True).clamp(min=0)
+    return (facing * squared.rsqrt() * (reach / squared)).to(points.dtype)

@@ -1,0 +1,179 @@
+"""The surface that a depth map shows: points, normals, and the point that the camera looks at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_JUMP = 0.04  # relative change of 1 / depth from one pixel to the next that may be a discontinuity
+
+
+def unproject(depth: Tensor, camera: Tensor, crop: Tensor | None = None) -> Tensor:
+    """Points in the camera frame, ``depth * ((u - cx) / f, -(v - cy) / f, -1)``.
+
+    Args:
+        depth: Planar depth ``(B, 1, H, W)``.
+        camera: ``(B, 2)``: vertical field of view of the whole frame and pitch (not used), in degrees.
+        crop: Window ``(B, 4)`` in the frame as fractions; None for the whole frame.
+
+    Returns:
+        ``(B, 3, H, W)``, x right, y up, z towards the viewer, in the depth's unit and dtype.
+
+    Raises:
+        ValueError: If a shape is not as stated.
+    """
+    d = working(depth)
+    x, y = rays(d, working(camera), window_of(crop, d))
+    return torch.cat([d * x, d * y, -d], dim=1).to(depth.dtype)
+
+
+def normals_from_depth(depth: Tensor, camera: Tensor, crop: Tensor | None = None) -> Tensor:
+    """Unit normals that face the viewer, exact on planes, one-sided at edges and silhouettes.
+
+    Args:
+        depth: Planar depth ``(B, 1, H, W)``, 0 = background.
+        camera: ``(B, 2)``: vertical field of view of the whole frame and pitch (not used), in degrees.
+        crop: Window ``(B, 4)`` in the frame as fractions; None for the whole frame.
+
+    Returns:
+        ``(B, 3, H, W)`` in the camera frame and the depth's dtype; 0 where there is background.
+
+    Raises:
+        ValueError: If a shape is not as stated.
+    """
+    d, seen = working(depth), working(camera)
+    window = window_of(crop, d)
+    w = reciprocal(d)
+    x, y = rays(d, seen, window)
+    across, up = tangents(seen, aspect_of(d, window))
+    # slopes per unit of x and y: the window spans 2 tan(fov / 2) crop_height of y over H pixels
+    a = slope(w)[0] * (d.shape[-1] / (2 * across * window[:, 3]))[:, None, None, None]
+    b = slope(w.mT)[0].mT * (-d.shape[-2] / (2 * up * window[:, 2]))[:, None, None, None]
+    # the plane 1 / depth = a x + b y + c is a X + b Y - c Z = 1
+    normals = torch.cat([-a, -b, w - a * x - b * y], dim=1)
+    return (functional.normalize(normals, dim=1, eps=torch.finfo(d.dtype).tiny) * (d > 0)).to(depth.dtype)
+
+
+def anchor(frame_depth: Tensor, camera: Tensor) -> Tensor:
+    """The point P that the ray through the frame's centre hits, which the rig stands around.
+
+    Between centre pixels (even sizes) reciprocal depth is averaged, over the larger group of them that agree within a fifth
+    (the nearer one of equal groups). Where the centre is background, the depth is the median of the nearest valid 1 % of
+    the frame's pixels; where all is background, 1.
+
+    Args:
+        frame_depth: Depth of the whole frame, ``(B, 1, h, w)``.
+        camera: ``(B, 2)``; P lies on the optical axis, so that no value of it matters.
+
+    Returns:
+        ``(B, 3)`` in the camera frame and the depth's dtype: ``(0, 0, -depth)``.
+
+    Raises:
+        ValueError: If a shape is not as stated.
+    """
+    d = working(frame_depth)
+    check(d, camera)
+    height, width = d.shape[-2:]
+    rows, columns = slice((height - 1) // 2, height // 2 + 1), slice((width - 1) // 2, width // 2 + 1)
+    w = reciprocal(d[..., rows, columns]).flatten(1)
+    one, other = w[:, :, None], w[:, None, :]
+    agree = ((one - other).abs() <= 0.2 * torch.maximum(one, other)) & (one > 0) & (other > 0)
+    rank = agree.sum(dim=2) + 0.5 * w / w.amax(dim=1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
+    group = agree.gather(1, rank.argmax(dim=1)[:, None, None].expand(-1, 1, w.shape[1]))[:, 0]
+    count = group.sum(dim=1)
+    total = torch.where(count > 0, (w * group).sum(dim=1), 1.0)
+    reach = torch.where(count > 0, count / total, _depth_near_centre(d))
+    zero = torch.zeros_like(reach)
+    return torch.stack([zero, zero, -reach], dim=1).to(frame_depth.dtype)
+
+
+def working(x: Tensor) -> Tensor:
+    """What is computed in: float64 for float64, else float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def check(depth: Tensor, camera: Tensor) -> None:
+    """Refuse depth and camera tensors of the wrong shape."""
+    if depth.ndim != 4 or depth.shape[1] != 1 or 0 in depth.shape:
+        raise ValueError(f"a depth must have shape (B, 1, H, W), got {tuple(depth.shape)}")
+    if camera.shape != (len(depth), 2):
+        raise ValueError(f"a camera must have shape ({len(depth)}, 2) (field of view, pitch), got {tuple(camera.shape)}")
+
+
+def window_of(crop: Tensor | None, like: Tensor) -> Tensor:
+    """The crop window ``(B, 4)``; None is the whole frame."""
+    if crop is None:
+        return like.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(like), 4)
+    if crop.shape != (len(like), 4):
+        raise ValueError(f"a crop must have shape ({len(like)}, 4) (top, left, height, width), got {tuple(crop.shape)}")
+    return crop.to(like.dtype)
+
+
+def aspect_of(image: Tensor, window: Tensor) -> Tensor:
+    """Width over height of the whole frame, ``(B,)``, from an image of the window; pixels are square."""
+    return image.shape[-1] * window[:, 2] / (image.shape[-2] * window[:, 3])
+
+
+def tangents(camera: Tensor, aspect: Tensor) -> tuple[Tensor, Tensor]:
+    """Tangents ``(B,)`` of half the horizontal and half the vertical field of view."""
+    up = torch.tan(torch.deg2rad(camera[:, 0]) / 2)
+    return up * aspect, up
+
+
+def rays(depth: Tensor, camera: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+    """Rays: x ``(B, 1, 1, W)`` and y ``(B, 1, H, 1)`` per unit of depth at the pixel centres of a window."""
+    check(depth, camera)
+    height, width = depth.shape[-2:]
+    across, up = tangents(camera, aspect_of(depth, window))
+    v = (torch.arange(height, device=depth.device, dtype=depth.dtype) + 0.5) / height
+    u = (torch.arange(width, device=depth.device, dtype=depth.dtype) + 0.5) / width
+    x = (2 * (window[:, 1:2] + window[:, 3:4] * u) - 1) * across[:, None]
+    y = (1 - 2 * (window[:, 0:1] + window[:, 2:3] * v)) * up[:, None]
+    return x[:, None, None, :], y[:, None, :, None]
+
+
+def reciprocal(depth: Tensor) -> Tensor:
+    """1 / depth; background, infinitely far, is 0."""
+    return torch.where(depth > 0, 1 / torch.where(depth > 0, depth, 1.0), 0.0)
+
+
+def _depth_near_centre(depth: Tensor) -> Tensor:
+    """Median ``(B,)`` of the valid 1 % of pixels nearest to the centre; 1 where there is none."""
+    height, width = depth.shape[-2:]
+    v = torch.arange(height, device=depth.device) - (height - 1) / 2
+    u = torch.arange(width, device=depth.device) - (width - 1) / 2
+    order = (v[:, None].square() + u.square()).flatten().argsort(stable=True)
+    d = depth.flatten(1)[:, order]
+    chosen = (d > 0) & ((d > 0).cumsum(dim=1) <= max(1, round(0.01 * height * width)))
+    ranked = torch.where(chosen, d, torch.inf).sort(dim=1).values
+    count = chosen.sum(dim=1, keepdim=True)
+    middle = ranked.gather(1, (count - 1).clamp(min=0) // 2) + ranked.gather(1, (count // 2).clamp(max=d.shape[1] - 1))
+    return torch.where(count > 0, middle / 2, 1.0)[:, 0]
+
+
+def slope(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Change of reciprocal depth per pixel along the last axis, and whether each pixel's surface goes on in the next one.
+
+    The slope is a mean of the two one-sided differences. Each weighs less the more the surface bends beyond it and the
+    steeper it is, so that a crease or a silhouette leaves all the weight to the other side while smooth ground gets the central
+    difference. A side that leaps and then does not go on as it leapt is a discontinuity and has no weight; nor has background.
+    """
+    n = w.shape[-1]
+    padded = functional.pad(w, (2, 2))
+    before, last, following, after = (padded[..., k : k + n] for k in (0, 1, 3, 4))
+    scale = reciprocal(w)
+    # relative to w, with a floor for the rounding of float32 depths
+    forward, backward = (following - w) * scale, (last - w) * scale
+    floor = 0.1 * (forward.square() + backward.square()) + 1e-8
+
+    def side(step: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+        bend = torch.where(far > 0, (far - 2 * near + w) * scale, step).abs()
+        sound = (w > 0) & (near > 0) & ((bend <= 0.5 * step.abs()) | (step.abs() <= _JUMP))
+        misfit = (bend.square() + 1e-8) * (step.square() + floor)
+        return sound / (misfit.square() + 1e-20), sound
+
+    ahead, goes_on = side(forward, following, after)
+    behind, came_from = side(backward, last, before)
+    slope = w * (ahead * forward - behind * backward) / (ahead + behind).clamp(min=1e-20)
+    return slope, goes_on | functional.pad(came_from[..., 1:], (0, 1))
