@@ -127,7 +127,7 @@ GOLDEN = f"""\
 | --- | ---: | ---: | ---: |
 | ltnet | 0.667 | 63.4 | 5.0 |
 
-Absent for copy | input: LPIPS, MPS. {NO_WEIGHTS}
+LPIPS, MPS: absent for copy | input; {NO_WEIGHTS}
 """
 
 
@@ -384,7 +384,7 @@ def test_the_page_says_everything_that_the_table_says_and_more(three, tmp_path):
         "PSNR: mean over images of each image&#39;s PSNR, in dB, on 8-bit images",
         "LPIPS (SqueezeNet): distance in the features of the trunk in brackets",
         "checkpoints/best.ckpt",
-        "Direction of the guide: 2 of 3 right (66.7 %)",
+        "Direction of the guide: 2 of 3 right (66.7&nbsp;%)",
         "charbonnier: 1.0",
         "copy | input: the run folder has no config.yaml.",
         "No training log: copy | input.",

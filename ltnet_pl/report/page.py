@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 import yaml
-from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +20,12 @@ from ltnet_pl.report.tables import MISSING, absences, explanations, grids, psnr_
 
 TILES = ("input", "depth", "guide", "relit", "target", "error")
 """What a panel shows, left to right."""
+
+OPEN_SHEETS = 4
+"""Contact sheets that are unfolded when the page opens; more would bury what comes after them."""
+
+NUMBER_WIDTH = 12
+"""Most characters of a column of numbers on the terminal; its heading is folded to that."""
 
 
 def report(runs: list[str], output: str = "report.html", title: str | None = None) -> None:
@@ -62,7 +67,7 @@ def show(rows: Sequence[Row]) -> None:
     for grid in grids(rows):
         view = Table(title=grid.caption, title_justify="left", title_style="bold")
         for i, head in enumerate(grid.head):
-            view.add_column(Text(head), justify="right" if i else "left", overflow="fold")
+            view.add_column(Text(head), justify="right" if i else "left", overflow="fold", max_width=NUMBER_WIDTH if i else None)
         for row in grid.rows:
             view.add_row(*(Text(cell.text, style="bold green" if cell.best else "") for cell in row))
         # in a pipe or a log there is no width to keep to, and a folded number cannot be read
@@ -98,11 +103,12 @@ def page(rows: Sequence[Row], title: str) -> str:
         absences=absences(rows),
         explanations=explanations(rows),
         tested=[_tested(row) for row in rows],
-        # drawn from numbers alone, so nothing in it needs escaping
-        curves=[Markup(svg) for svg in draw_curves(logged)],
+        # drawn from numbers alone, so the template need not escape it
+        curves=draw_curves(logged),
         legend=[(name, *line_of(i)) for i, name in enumerate(logged)],
         unlogged=[name for name in runs if name not in logged],
         tiles=TILES,
+        open_sheets=OPEN_SHEETS,
         sheets=[(row.name, contact_sheet(row)) for row in rows],
         readings=[(row.name, found) for row in rows if (found := confusions(row))],
         configs=[(name, _config(folder)) for name, folder in runs.items()],

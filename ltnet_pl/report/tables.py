@@ -141,7 +141,7 @@ def absences(rows: Sequence[Row]) -> list[str]:
     for reason, labels in lacking.items():
         names = list(dict.fromkeys(name for of in labels.values() for name in of))
         where = "" if len(names) == len(rows) else f" for {', '.join(names)}"
-        lines.append(f"Absent{where}: {', '.join(labels)}. {reason}")
+        lines.append(f"{', '.join(labels)}: absent{where}; {reason}")
     return lines
 
 
