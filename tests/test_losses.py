@@ -423,6 +423,20 @@ class TestRelightLoss:
         mirrored = loss({"field": edges.flip(-1)}, batch)["loss"]
         assert aligned < 0.9 * mirrored
 
+    @pytest.mark.parametrize("key", ["input", "target", "depth"])
+    def test_smoothness_allows_edges_of_each(self, key, out, batch):
+        """One step, in the input, the target or the depth of an otherwise flat scene, makes the field's step there cheaper."""
+        batch |= {"input": 0 * batch["input"] + 0.5, "target": 0 * batch["target"] + 0.5, "depth": 0 * batch["depth"] + 2}
+        step = (torch.arange(batch["input"].shape[3]) >= 20) * 0.4
+        field = (0 * batch["input"] + step).requires_grad_()
+        loss = RelightLoss(only(smoothness=1.0))
+        flat = loss({"field": field}, batch)["loss"]
+        batch[key] = batch[key] + step
+        stepped = loss({"field": field}, batch)["loss"]
+        assert stepped < 0.5 * flat
+        slopes = [torch.autograd.grad(value, field)[0].abs().sum() for value in (flat, stepped)]
+        assert slopes[1] < 0.5 * slopes[0]
+
     def test_default_needs_a_relit_image_only(self, out, batch):
         parts = RelightLoss(LossWeights())({"relit": out["relit"]}, {"target": batch["target"]})
         assert list(parts) == ["charbonnier", "loss"]
