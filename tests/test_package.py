@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -323,9 +324,34 @@ def test_every_target_builds_the_environment(sandbox, target):
     assert plan.index("torch\n") < plan.index("-e '.[render,dev]'")
 
 
-def test_ci_runs_lint_then_the_tests():
-    script = REPOSITORY / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    text = script.read_text()
-    assert text.index("make lint") < text.index("make test")
-    assert ".ci/run" in (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text()
+@pytest.mark.parametrize(
+    ("lint", "test", "closing", "said", "status"),
+    [
+        (0, 0, "===== 12 passed, 3 deselected in 4.56s =====", ["lint", "test"], 0),
+        (0, 2, "===== 1 failed, 11 passed in 4.56s =====", ["lint", "test"], 2),
+        (0, 2, "12 passed in 75.20s (0:01:15)", ["lint", "test"], 2),
+        (0, 2, "Killed", ["lint", "test"], 2),
+        (3, 0, "", ["lint"], 3),
+    ],
+)
+def test_ci_lints_tests_and_ends_with_the_closing_line(tmp_path, lint, test, closing, said, status):
+    make = tmp_path / "make"
+    make.write_text(
+        f'#!/bin/sh\necho "made $1"\n[ $1 = lint ] && exit {lint}\necho "{closing}"\necho "make: *** Error"\nexit {test}\n'
+    )
+    make.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run([REPOSITORY / ".ci" / "run"], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    assert [line.removeprefix("made ") for line in lines if line.startswith("made ")] == said
+    assert result.returncode == status
+    if "test" in said:
+        assert lines[-1] == (closing if "passed" in closing else "pytest did not finish")
+
+
+def test_the_workflow_runs_the_same_on_both_pythons():
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    assert job["steps"][-1]["run"] == ".ci/run"
+    assert job["steps"][-1]["env"] == {"PYTHON": "python"}

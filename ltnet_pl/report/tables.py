@@ -122,13 +122,25 @@ def grids(rows: Sequence[Row]) -> list[Grid]:
 
 def warnings(rows: Sequence[Row]) -> list[str]:
     """What makes the numbers of the table incomparable."""
-    if len({row.pairs for row in rows}) < 2:
+    groups: dict[frozenset[str], list[str]] = {}
+    for row in rows:
+        groups.setdefault(row.pairs, []).append(row.name)
+    if len(groups) < 2:
         return []
-    common = len(frozenset.intersection(*(row.pairs for row in rows)))
-    counts = ", ".join(f"{row.name} on {len(row.pairs)}" for row in rows)
-    return [
-        f"the rows were tested on different pairs, so their numbers do not compare: {counts}; {common} pairs are common to all."
+    common = len(frozenset.intersection(*groups))
+    largest, *others = sorted(groups.items(), key=lambda group: -len(group[1]))
+    # the rows that differ are named; the many that agree need no list
+    parts = [f"{_names(largest[1], limit=3)} on {len(largest[0])}"] + [
+        f"{_names(names, 6)} on {len(pairs)}" for pairs, names in others
     ]
+    return [
+        f"the rows were tested on different pairs, so their numbers do not compare: {'; '.join(parts)}; common to all: {common}."
+    ]
+
+
+def _names(names: Sequence[str], limit: int) -> str:
+    """Names as a list, or their number where there are too many."""
+    return ", ".join(names) if len(names) <= limit else f"{len(names)} rows"
 
 
 def absences(rows: Sequence[Row]) -> list[str]:
