@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
+import shutil
 import socket
 import sys
 import tempfile
@@ -84,6 +85,27 @@ def _seeded():
 def vidit_root(tmp_path_factory):
     """Six analytic scenes of 40x56 pixels in the any-to-any training layout, 2500, 4500 and 6500 K; read only."""
     return scenes.write_any_to_any(tmp_path_factory.mktemp("vidit"))
+
+
+@pytest.fixture
+def vidit_copy(vidit_root, tmp_path):
+    """A copy of the set that a test may change."""
+    return shutil.copytree(vidit_root, tmp_path / "set")
+
+
+@pytest.fixture
+def any_to_any(vidit_root, tmp_path):
+    """Makes an any-to-any module on the shared set, its lists in the test's own folder."""
+
+    def make(stage="fit", **kwargs):
+        given = {"val_scenes": 2, "test_scenes": 2, "pairs_per_scene": 4, "batch_size": 3, "crop": 32}
+        from ltnet_pl.data import AnyToAnyDataModule  # here, so that tests of other rooms do not wait for it
+
+        data = AnyToAnyDataModule(**{"root": str(vidit_root), "pairs": str(tmp_path / "pairs"), **given, **kwargs})
+        data.setup(stage)
+        return data
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,11 @@ class AnyToAnyDataModule(RelightDataModule):
         folder = root / "pairs" if self.pairs is None else Path(self.pairs)
         same = "-same_scene" if self.same_scene_guide else ""
         path = folder / f"any_to_any-{split}-{len(settings)}_scenes-{self.pairs_per_scene}_each-seed{self.seed}{same}.csv"
+        if len(settings) == 1 and not self.same_scene_guide:
+            raise InputError(
+                f"{root}: {split} has the one scene {next(iter(settings))}, and a guide comes from another scene of the same "
+                "split; expected two scenes or more: change --data.val_scenes or --data.test_scenes"
+            )
         if not path.exists():
             choose = identity_pairs if split == "identity" else any_to_any_pairs
             pairs = choose(settings, self.pairs_per_scene, self.seed, self.same_scene_guide)

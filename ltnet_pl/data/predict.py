@@ -154,7 +154,7 @@ class PredictDataModule(pl.LightningDataModule):
                 f"--data.guide {guide} and a light (--data.azimuth, temperature, elevation or ambient) are both given; expected "
                 "one of them: a guide's light is read from the guide"
             )
-        if guide is None and (azimuth is None or temperature is None):
+        if guide is None and not (_listed(azimuth) and _listed(temperature)):
             raise InputError(
                 "no wanted light: expected --data.azimuth (degrees) with --data.temperature (kelvin), or --data.guide (an "
                 f"image); found azimuth {azimuth} and temperature {temperature}"
