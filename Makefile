@@ -65,8 +65,8 @@ CONFIG := experiments/quickstart.yaml
 TRAINED := ltnet unet color_affine
 UNTRAINED := copy_input
 ROWS := $(TRAINED) $(UNTRAINED)
-# A row is the quickstart's config, with a baseline's file on top unless it is LTNet itself.
-config = --config $(CONFIG) $(if $(filter-out ltnet,$(1)),--config experiments/baselines/$(1).yaml)
+# A row is the quickstart's config, with a baseline's file on top unless it is LTNet itself, in a run folder of its own.
+config = --config $(CONFIG) $(if $(filter-out ltnet,$(1)),--config experiments/baselines/$(1).yaml) --trainer.default_root_dir $(RUNS)/$(1)
 
 done = @mkdir -p $(@D) && touch $@
 
@@ -79,7 +79,7 @@ $(TRAINED:%=$(RUNS)/%/.fitted): $(RUNS)/%/.fitted: | $(DATA)/.rendered
 	$(done)
 
 $(TRAINED:%=$(RUNS)/%/.tested): $(RUNS)/%/.tested: | $(RUNS)/%/.fitted
-	$(RUN) test $(call config,$*) --ckpt_path best
+	$(RUN) test $(call config,$*) --ckpt_path $(RUNS)/$*/checkpoints/best.ckpt
 	$(done)
 
 $(UNTRAINED:%=$(RUNS)/%/.tested): $(RUNS)/%/.tested: | $(DATA)/.rendered

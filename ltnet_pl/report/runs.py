@@ -68,7 +68,7 @@ def read_rows(runs: Sequence[str | Path]) -> list[Row]:
         if not found:
             raise InputError(
                 f"{run} holds no test results (no test/*/summary.json); run `python -m ltnet_pl test --config {run}/config.yaml "
-                "--ckpt_path best` first"
+                f"--ckpt_path {run}/checkpoints/best.ckpt` first"
             )
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
