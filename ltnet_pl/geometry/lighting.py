@@ -125,7 +125,8 @@ def light_position(lights: Tensor, anchor: Tensor, camera: Tensor, rig: Tensor) 
     y = pitch.cos() * height - pitch.sin() * forth
     z = pitch.sin() * height + pitch.cos() * forth
     offset = torch.stack([radius * bearing.sin(), y, z], dim=1)
-    return (at + torch.linalg.vector_norm(at, dim=1, keepdim=True) * offset).to(anchor.dtype)
+    distance = at.square().sum(dim=1, keepdim=True).sqrt()
+    return (at + distance * offset).to(anchor.dtype)
 
 
 def irradiance(points: Tensor, normals: Tensor, light_position: Tensor, anchor: Tensor) -> Tensor:

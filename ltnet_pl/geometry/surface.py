@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_JUMP = 0.04  # relative change of 1 / depth from one pixel to the next that may be a discontinuity
+# Changes of 1 / depth from one pixel to the next, relative to it:
+_JUMP = 0.04  # what may be a discontinuity
+_ROUND = 0.02  # the most that a round surface bends
+_SMOOTH = 1e-10  # square of bend times square of slope that is no crease but roughness
 
 
 def unproject(depth: Tensor, camera: Tensor, crop: Tensor | None = None) -> Tensor:
@@ -155,25 +158,28 @@ def _depth_near_centre(depth: Tensor) -> Tensor:
 def slope(w: Tensor) -> tuple[Tensor, Tensor]:
     """Change of reciprocal depth per pixel along the last axis, and whether each pixel's surface goes on in the next one.
 
-    The slope is a mean of the two one-sided differences. Each weighs less the more the surface bends beyond it and the
-    steeper it is, so that a crease or a silhouette leaves all the weight to the other side while smooth ground gets the central
-    difference. A side that leaps and then does not go on as it leapt is a discontinuity and has no weight; nor has background.
+    The slope is a mean of the two one-sided differences. Each weighs less the more the surface bends beyond it and the steeper
+    it is, so that a crease or a silhouette leaves the weight to the other side, while smooth ground gets the central
+    difference. What is one-sided is freed of the bend, so that round things keep their shape up to their rims. A side that
+    leaps and then does not go on as it leapt is a discontinuity and has no weight; nor has background.
     """
     n = w.shape[-1]
     padded = functional.pad(w, (2, 2))
     before, last, following, after = (padded[..., k : k + n] for k in (0, 1, 3, 4))
-    scale = reciprocal(w)
-    # relative to w, with a floor for the rounding of float32 depths
+    scale = reciprocal(w)  # all that follows is relative to w
     forward, backward = (following - w) * scale, (last - w) * scale
-    floor = 0.1 * (forward.square() + backward.square()) + 1e-8
+    floor = 0.1 * (forward.square() + backward.square())
 
-    def side(step: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-        bend = torch.where(far > 0, (far - 2 * near + w) * scale, step).abs()
-        sound = (w > 0) & (near > 0) & ((bend <= 0.5 * step.abs()) | (step.abs() <= _JUMP))
-        misfit = (bend.square() + 1e-8) * (step.square() + floor)
-        return sound / (misfit.square() + 1e-20), sound
+    def side(step: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        bend = torch.where(far > 0, (far - 2 * near + w) * scale, step)
+        sound = (w > 0) & (near > 0) & ((bend.abs() <= 0.5 * step.abs()) | (step.abs() <= _JUMP))
+        weight = sound / (bend.square() * (step.square() + floor) + _SMOOTH)
+        return weight, sound, bend * ((far > 0) & (bend.abs() <= _ROUND))
 
-    ahead, goes_on = side(forward, following, after)
-    behind, came_from = side(backward, last, before)
-    slope = w * (ahead * forward - behind * backward) / (ahead + behind).clamp(min=1e-20)
-    return slope, goes_on | functional.pad(came_from[..., 1:], (0, 1))
+    ahead, goes_on, bend_ahead = side(forward, following, after)
+    behind, came_from, bend_behind = side(backward, last, before)
+    total = (ahead + behind).clamp(min=1.0)  # a weight is 0 or much more than 1
+    ahead, behind = ahead / total, behind / total
+    forward = forward - 0.5 * bend_ahead * (ahead - behind).clamp(min=0)
+    backward = backward - 0.5 * bend_behind * (behind - ahead).clamp(min=0)
+    return w * (ahead * forward - behind * backward), goes_on | functional.pad(came_from[..., 1:], (0, 1))
