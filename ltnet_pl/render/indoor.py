@@ -57,9 +57,12 @@ def _furniture(rng: Rng, scene: Scene, x: float, z: float, kind: int) -> None:
 def interior(rng: Rng) -> Scene:
     """A corner of a room, open above like a stage set, with furniture of blocks."""
     camera = Camera(rng.uniform(40, 60), rng.uniform(18, 50))
-    scene = Scene("interior", camera, rng.uniform(6, 9), rng.uniform(0, 0.6), yaw=rng.uniform(-50, 50))
+    scene = Scene("interior", camera, rng.uniform(6, 9), rng.uniform(0, 0.6))
+    # the corner is turned so that its flank is seen from inside
+    side = float(rng.choice([-1, 1]))
+    scene.yaw = side * rng.uniform(-10, 55)
     scene.add(textures.floor(rng), shapes.box(WORLD, 1, WORLD).moved(y=-1))
-    paint, side = textures.wall(rng), float(rng.choice([-1, 1]))
+    paint = textures.wall(rng)
     back, flank, height = -rng.uniform(2.2, 4.0), rng.uniform(2.8, 4.5), rng.uniform(1.8, 3.0)
     scene.add(
         paint,

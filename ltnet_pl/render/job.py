@@ -148,7 +148,8 @@ def choose_variant(variant: str | None, console: Console) -> str:
         InputError: If the variant asked for does not start.
     """
     if variant is not None:
-        if not starts(variant):
+        # scalar_rgb needs nothing but Mitsuba itself
+        if variant != "scalar_rgb" and not starts(variant):
             raise InputError(
                 f"--variant {variant} does not start on this machine; expected one that renders; leave --variant out"
             )

@@ -40,14 +40,14 @@ def terrain(rng: Rng) -> Scene:
     """Rolling ground with rocks, and by chance trees, logs, a fence, a ruin's arch or a hut."""
     camera = Camera(rng.uniform(40, 60), rng.uniform(15, 50))
     scene = Scene("terrain", camera, rng.uniform(8, 13))
-    heights = textures.fbm(rng, rng.uniform(3.2, 4.2), 2.0) * rng.uniform(0.4, 1.3) + textures.fbm(rng, 2.2, 12.0) * rng.uniform(
+    heights = textures.fbm(rng, rng.uniform(3.2, 4.2), 2.0) * rng.uniform(0.5, 2.0) + textures.fbm(rng, 2.2, 12.0) * rng.uniform(
         0.03, 0.12
     )
     line = np.linspace(-WORLD / 2, WORLD / 2, len(heights))
     z, x = np.meshgrid(line, line, indexing="ij")
     # the ground rises towards the horizon in some scenes, and is calm around the origin, where the camera looks
     reach = np.hypot(x, z)
-    heights = heights * (0.4 + 0.6 * np.clip(reach / 12, 0, 1)) + rng.uniform(0, 0.25) * np.maximum(reach - 14, 0) * (
+    heights = heights * (0.5 + 0.5 * np.clip(reach / 12, 0, 1)) + rng.uniform(0, 0.25) * np.maximum(reach - 14, 0) * (
         rng.random() < 0.5
     )
     heights -= heights[len(line) // 2, len(line) // 2]
@@ -57,7 +57,7 @@ def terrain(rng: Rng) -> Scene:
         row, column = (int(np.clip(round((p / WORLD + 0.5) * (len(line) - 1)), 0, len(line) - 1)) for p in (pz, px))
         return float(heights[row, column])
 
-    places = spots(rng, sizes(rng, int(rng.integers(8, 34)), 0.15, 1.5), 9, 4, -14)
+    places = spots(rng, sizes(rng, int(rng.integers(8, 34)), 0.15, 1.9), 9, 4, -14)
     stones = [textures.stone(rng) for _ in range(2)]
     for material in stones:
         chosen = [s for s in places if rng.random() < 0.55] or places[:1]
@@ -154,7 +154,7 @@ def courtyard(rng: Rng) -> Scene:
             scene.light_up(rng, panes.pop(lit))
         if panes:
             scene.add(
-                textures.Material("plastic", textures.make(rng, ("plain",), np.full(3, 0.03), np.zeros(3)), 2.0, 0.1), *panes
+                textures.Material("plastic", textures.make(rng, ("plain",), np.full(3, 0.03), np.zeros(3)), 2.0, 0.3), *panes
             )
     scene.add(trim, shapes.box(22, 0.25, 0.9).moved(y=height + 0.6, z=back)) if rng.random() < 0.3 else None
     for side in (-1, 1):

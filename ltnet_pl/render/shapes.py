@@ -109,10 +109,16 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 32, smooth: bo
         profile: Points ``(radius, y)`` from bottom to top on the outer side.
         segments: Number of steps around.
         smooth: Whether the normals run on over the profile's corners (a vase) or break there (a column).
+
+    Raises:
+        ValueError: If a point is repeated.
     """
     p = np.array(profile)
     steps = np.diff(p, axis=0)
     length = np.hypot(*steps.T)
+    if not length.all():
+        i = int(length.argmin()) + 1
+        raise ValueError(f"profile point {i} is repeated: {profile[i]}")
     flat = np.stack([steps[:, 1], -steps[:, 0]], axis=1) / length[:, None]
     joint = np.concatenate([flat[:1], flat[:-1] + flat[1:], flat[-1:]])
     joint /= np.linalg.norm(joint, axis=1, keepdims=True)
@@ -122,8 +128,6 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 32, smooth: bo
     girth = 2 * math.pi * max(float(p[:, 0].max()), 1e-6)
     parts = []
     for i in range(len(steps)):
-        if length[i] <= 0:
-            raise ValueError(f"profile point {i} is repeated: {profile[i]}")
         ends = p[i : i + 2]
         directions = joint[i : i + 2] if smooth else np.stack([flat[i], flat[i]])
         points = np.stack([_ring(around, r, y) for r, y in ends])

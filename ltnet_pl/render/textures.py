@@ -91,13 +91,15 @@ def _cells(rng: Rng, count: int) -> tuple[Array, NDArray[np.int64]]:
         np.stack(np.meshgrid(np.arange(count), np.arange(count), indexing="ij"), -1) + rng.uniform(0.1, 0.9, (count, count, 2))
     ) / count
     v, u = _grid()
-    squared = []
+    nearest, second = np.full((2, PIXELS, PIXELS), np.inf)
+    number = np.zeros((PIXELS, PIXELS), dtype=np.int64)
     for row, column in np.ndindex(count, count):
         dv, du = (np.abs(w - s) for w, s in zip((v, u), sites[row, column], strict=True))
-        squared.append(np.minimum(dv, 1 - dv) ** 2 + np.minimum(du, 1 - du) ** 2)
-    distance = np.sqrt(np.stack(squared))
-    nearest, second = np.partition(distance, 1, axis=0)[:2]
-    return (second - nearest) * count / 2, distance.argmin(axis=0)
+        distance = np.hypot(np.minimum(dv, 1 - dv), np.minimum(du, 1 - du))
+        number[distance < nearest] = row * count + column
+        second = np.minimum(second, np.maximum(nearest, distance))
+        nearest = np.minimum(nearest, distance)
+    return (second - nearest) * count / 2, number
 
 
 def plain(rng: Rng, a: Array, b: Array) -> Array:
@@ -163,9 +165,11 @@ def planks(rng: Rng, a: Array, b: Array) -> Array:
     count = int(rng.integers(3, 7))
     row = (v * count).astype(int)
     shade = np.exp(rng.normal(0, 0.2, count))[row]
-    # each board shows another part of the same grain, and the grain is fine across a board and long along it
-    along = ((u * PIXELS / 8).astype(int) + rng.integers(0, PIXELS, count)[row]) % PIXELS
-    grain = fbm(rng, 1.2)[(v * PIXELS * 2).astype(int) % PIXELS, along]
+    # each board shows another part of the same grain, fine across a board and long along it; to and fro, so that it has no seam
+    along, part = np.divmod(np.abs(2 * u - 1) * PIXELS / 8, 1.0)
+    start = along.astype(int) + rng.integers(0, PIXELS, count)[row]
+    noise, across = fbm(rng, 1.2), (v * PIXELS * 2).astype(int) % PIXELS
+    grain = noise[across, start % PIXELS] * (1 - part) + noise[across, (start + 1) % PIXELS] * part
     wood = _blend(a, b * 0.7, _step(grain, 1.5)) * shade[..., None]
     return _grain(rng, wood * (0.25 + 0.75 * _step(0.5 - np.abs(v * count % 1 - 0.5) - 0.03, 0.02))[..., None], 0.05)
 
@@ -173,7 +177,7 @@ def planks(rng: Rng, a: Array, b: Array) -> Array:
 def rings(rng: Rng, a: Array, b: Array) -> Array:
     """Flat-sawn wood: rings of growth cut lengthwise."""
     v, u = _grid()
-    wobble = 0.25 * fbm(rng, 3.0) + 0.9 * np.cos(2 * np.pi * u)
+    wobble = 0.3 * fbm(rng, 3.0) + rng.uniform(0.1, 0.5) * np.cos(2 * np.pi * u)
     phase = int(rng.integers(6, 12)) * v * 1.0 + wobble
     return _grain(rng, _blend(a, b, (0.5 + 0.5 * np.sin(2 * np.pi * phase)) ** 2), 0.1, 0.8)
 
@@ -186,7 +190,7 @@ def marble(rng: Rng, a: Array, b: Array) -> Array:
 
 def cobbles(rng: Rng, a: Array, b: Array) -> Array:
     """Paving stones of irregular shape, each of its own shade."""
-    border, cell = _cells(rng, int(rng.integers(5, 8)))
+    border, cell = _cells(rng, int(rng.integers(6, 11)))
     shade = np.exp(rng.normal(0, 0.2, int(cell.max()) + 1))[cell]
     return _grain(rng, _blend(b * 0.4, a * shade[..., None], _step(border - 0.09, 0.06)), 0.12)
 
@@ -234,14 +238,14 @@ def floor(rng: Rng) -> Material:
     a = colour(rng, (0.02, 0.14), (0.05, 0.6), (0.3, 0.75))
     b = colour(rng, (0.0, 1.0), (0.03, 0.4), (0.12, 0.5))
     texture = make(rng, ("planks", "rings", "tiles", "checker", "cobbles", "marble", "stains"), a, b)
-    return Material("plastic" if rng.random() < 0.25 else "diffuse", texture, rng.uniform(2.5, 6), rng.uniform(0.2, 0.5))
+    return Material("plastic" if rng.random() < 0.25 else "diffuse", texture, rng.uniform(2.5, 6), rng.uniform(0.25, 0.5))
 
 
 def wood(rng: Rng) -> Material:
     """Timber, raw or varnished."""
     a = colour(rng, (0.05, 0.1), (0.4, 0.7), (0.25, 0.65))
     texture = make(rng, ("planks", "rings"), a, a * rng.uniform(0.3, 0.7))
-    return Material("plastic" if rng.random() < 0.3 else "diffuse", texture, rng.uniform(1.5, 4), rng.uniform(0.2, 0.4))
+    return Material("plastic" if rng.random() < 0.3 else "diffuse", texture, rng.uniform(1.5, 4), rng.uniform(0.25, 0.45))
 
 
 def thing(rng: Rng) -> Material:
@@ -256,4 +260,4 @@ def thing(rng: Rng) -> Material:
         )
     kind: Literal["diffuse", "plastic"] = "plastic" if draw < 0.5 else "diffuse"
     names = ("plain", "plain", "stains", "checker", "stripes", "speckle", "marble", "rings", "tiles")
-    return Material(kind, make(rng, names, a, b), rng.uniform(1, 3), rng.uniform(0.12, 0.45))
+    return Material(kind, make(rng, names, a, b), rng.uniform(1, 3), rng.uniform(0.25, 0.5))

@@ -21,7 +21,7 @@ MAX_DEPTH = 4
 
 DEFAULT_RIG = Rig()
 
-GLASS = Material("plastic", np.full((1, 1, 3), 0.03), 1.0, 0.1)
+GLASS = Material("plastic", np.full((1, 1, 3), 0.03), 1.0, 0.3)
 """What a window is made of where it does not shine."""
 
 

@@ -139,7 +139,7 @@ def prepare(out: Path, settings: Settings, families: list[str]) -> set[int]:
             f"cannot make the folder OUT {out}: {error.strerror}; expected a place that can be written to; name another"
         ) from error
     clear_partial(out)
-    ours = {path.name: path for path in (out / "scenes").glob("Image*") if re.fullmatch(r"Image\d{3,}", path.name)}
+    ours = {path.name: path for path in sorted((out / "scenes").glob("Image*")) if re.fullmatch(r"Image\d{3,}", path.name)}
     for path in sorted(out.iterdir()):
         if path.suffix.lower() in {".png", ".npy", ".jpg", ".jpeg"} and re.split(r"[_.]", path.name)[0] not in ours:
             raise InputError(
