@@ -256,7 +256,7 @@ def thing(rng: Rng) -> Material:
     if draw < 0.2:
         metal = colour(rng, (0.05, 0.14), (0.0, 0.55), (0.55, 0.85))
         return Material(
-            "conductor", make(rng, ("plain", "stains"), metal, metal * 0.7), rng.uniform(1, 3), rng.uniform(0.25, 0.5)
+            "conductor", make(rng, ("plain", "stains"), metal, metal * 0.7), rng.uniform(1, 3), rng.uniform(0.35, 0.55)
         )
     kind: Literal["diffuse", "plastic"] = "plastic" if draw < 0.5 else "diffuse"
     names = ("plain", "plain", "stains", "checker", "stripes", "speckle", "marble", "rings", "tiles")
