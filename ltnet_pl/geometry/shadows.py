@@ -17,8 +17,9 @@ STEPS = 32
 _OFFSET = 0.05  # how far a ray starts off its surface, along the normal, in texels: lets crop and frame depth disagree a little
 _BIAS = 0.005  # how far behind a surface a ray must pass to be hidden, in texels
 _DEPTH_OF_WIDTH = 0.7  # how deep a thing is taken to be, in units of its visible width
-_THICKEST = 0.1  # and at most, in units of the distance to the anchor: what is wider than the frame has no visible width
-_THINNEST = 0.01
+_THICKEST = 0.2  # and at most, in units of the distance to the anchor
+_THINNEST = 0.01  # and at least, in the same units
+_UNKNOWN = 0.08  # where an end of the thing is hidden or out of the frame, so that its width is unknown, in the same units
 _FADE = 0.3  # behind that thickness the shadow fades over this share of it
 
 
@@ -36,8 +37,8 @@ def visibility(
     Each point's ray to the light is followed through the frame's depth map, evenly in the image, as far as it stays in the frame
     and below the highest thing seen. It is blocked where it runs behind a surface and within the thickness of what that
     surface belongs to. A depth map does not show thickness: a thing is taken to be 0.7 times as deep as it is wide (or high,
-    whichever is less), between 1 and 10 % of the distance to the anchor. What turns away from the light (n.l <= 0) is dark in
-    `irradiance`; its visibility here means little.
+    whichever is less), between 1 and 20 % of the distance to the anchor, and 8 % where its ends are not seen. What turns away
+    from the light (n.l <= 0) is dark in `irradiance`; its visibility here means little.
 
     Args:
         points: ``(B, 3, H, W)`` of the crop, camera frame; z = 0 for background.
@@ -98,12 +99,13 @@ def relief_of(depth: Tensor, at: Tensor, camera: Tensor, aspect: Tensor) -> Reli
     height, width = depth.shape[-2:]
     w, valid = reciprocal(depth), depth > 0
     right, linked_right = slope(w)
-    down, linked_down = slope(w.mT)
+    down, linked_down = slope(w.mT.contiguous())
     across, up = (t[:, None, None, None] for t in tangents(camera, aspect))
     wide, tall = _width(w, linked_right), _width(w.mT, linked_down).mT
     visible = torch.minimum(wide * (2 * across / width), tall * (2 * up / height)) * torch.where(valid, depth, 1.0)
     reach = at.norm(dim=1)[:, None, None, None]
-    thickness = (_DEPTH_OF_WIDTH * visible).clamp(_THINNEST * reach, _THICKEST * reach)
+    known = (_DEPTH_OF_WIDTH * visible).clamp(_THINNEST * reach, _THICKEST * reach)
+    thickness = torch.where(visible.isinf(), _UNKNOWN * reach, known)
     _, y = rays(depth, camera, window_of(None, depth))
     pitch = torch.deg2rad(camera[:, 1])[:, None, None, None]
     level = torch.where(valid, depth * (y * pitch.cos() - pitch.sin()), -torch.inf)
@@ -121,7 +123,7 @@ def relief_of(depth: Tensor, at: Tensor, camera: Tensor, aspect: Tensor) -> Reli
         torch.where(valid, depth, torch.inf).amin(dim=(2, 3)),
         depth.amax(dim=(2, 3)),
         level.amax(dim=(2, 3)),
-        _THICKEST * reach[:, :, 0, 0],
+        max(_THICKEST, _UNKNOWN) * reach[:, :, 0, 0],
     )
 
 

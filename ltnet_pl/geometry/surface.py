@@ -52,7 +52,7 @@ def normals_from_depth(depth: Tensor, camera: Tensor, crop: Tensor | None = None
     across, up = tangents(seen, aspect_of(d, window))
     # slopes per unit of x and y: the window spans 2 tan(fov / 2) crop_height of y over H pixels
     a = slope(w)[0] * (d.shape[-1] / (2 * across * window[:, 3]))[:, None, None, None]
-    b = slope(w.mT)[0].mT * (-d.shape[-2] / (2 * up * window[:, 2]))[:, None, None, None]
+    b = slope(w.mT.contiguous())[0].mT * (-d.shape[-2] / (2 * up * window[:, 2]))[:, None, None, None]
     # the plane 1 / depth = a x + b y + c is a X + b Y - c Z = 1
     normals = torch.cat([-a, -b, w - a * x - b * y], dim=1)
     return (functional.normalize(normals, dim=1, eps=torch.finfo(d.dtype).tiny) * (d > 0)).to(depth.dtype)
