@@ -163,7 +163,8 @@ def test_broken_scene_file(small):
 
 
 def test_a_list_that_is_no_list(small, tmp_path):
-    (tmp_path / "any_to_any-val-2_scenes-20_each-seed0.csv").write_text("a,b\n")
+    last = sorted({path.stem[:8] for path in small.glob("Image*.npy")})[-2:]
+    (tmp_path / f"any_to_any-val-{last[0]}_to_{last[1]}-20_each-seed0.csv").write_text("a,b\n")
     refused(r"csv, line 1: header is 'a,b'; expected", stage="validate", root=str(small), val_scenes=2, pairs=str(tmp_path))
 
 

@@ -24,8 +24,9 @@ from ltnet_pl.data.sampler import EpochSampler
 def test_lists_are_written_once_and_then_only_read(any_to_any, tmp_path):
     data = any_to_any(None)
     names = {path.name for path in (tmp_path / "pairs").iterdir()}
-    assert names == {f"any_to_any-{split}-2_scenes-4_each-seed0.csv" for split in ("val", "test")}
-    path = tmp_path / "pairs" / "any_to_any-val-2_scenes-4_each-seed0.csv"
+    stored = {"val": "Image002_to_Image003", "test": "Image004_to_Image005"}
+    assert names == {f"any_to_any-{split}-{scenes}-4_each-seed0.csv" for split, scenes in stored.items()}
+    path = tmp_path / "pairs" / "any_to_any-val-Image002_to_Image003-4_each-seed0.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len(rows) == 8
     assert all(row["input_light"] != row["target_light"] for row in rows)
@@ -40,7 +41,7 @@ def test_lists_are_written_once_and_then_only_read(any_to_any, tmp_path):
 def test_default_folder_and_seed_of_lists(vidit_copy):
     lists = []
     for seed in (0, 0, 1):
-        data = AnyToAnyDataModule(root=str(vidit_copy), val_scenes=2, pairs_per_scene=4, seed=seed)
+        data = AnyToAnyDataModule(root=str(vidit_copy), val_scenes=2, pairs_per_scene=4, pairs_seed=seed, seed=7)
         data.setup("validate")
         lists.append([pair.name for pair in data.datasets["val"].pairs])
     assert lists[0] == lists[1] != lists[2]
@@ -49,7 +50,7 @@ def test_default_folder_and_seed_of_lists(vidit_copy):
 
 def test_a_list_of_other_scenes_is_refused(any_to_any, tmp_path):
     any_to_any(None)
-    path = tmp_path / "pairs" / "any_to_any-val-2_scenes-4_each-seed0.csv"
+    path = tmp_path / "pairs" / "any_to_any-val-Image002_to_Image003-4_each-seed0.csv"
     text = path.read_text().splitlines(keepends=True)
     path.write_text("".join(text[:5]))
     with pytest.raises(InputError, match=r"any_to_any-val.*: has no pair of Image003; expected .*delete it"):

@@ -26,7 +26,7 @@ class AnyToAnyDataModule(RelightDataModule):
     """Any light in, any light out: VIDIT's any-to-any training set (track 2), or one that `render` wrote.
 
     Training draws for each sample two different lights of one scene and, as guide, another training scene under the wanted
-    light. Validation and test run on pair lists that are chosen once from the seed, stored as CSV, and only read from then on;
+    light. Validation and test run on pair lists that are chosen once from their seed, stored as CSV, and only read from then on;
     input and wanted light differ in all of them, and the identity list is the one where they are equal. A separate validation or
     test folder may also hold the challenge's pairs (``input/Pair000.png`` with ``guide/Pair000.png``), whose lights are unknown.
 
@@ -35,6 +35,7 @@ class AnyToAnyDataModule(RelightDataModule):
     Args:
         pairs: Folder of the stored pair lists; null: the folder pairs in `root`.
         pairs_per_scene: Pairs per scene in the validation and test lists.
+        pairs_seed: Seed of these lists; apart from `seed`, so that runs of several seeds are scored on the same pairs.
         same_scene_guide: Take the target itself as guide, for debugging.
         guide_depth_dropout: Probability that a training guide comes without depth, as real guides do.
         kwargs: See the base class.
@@ -44,6 +45,7 @@ class AnyToAnyDataModule(RelightDataModule):
         self,
         pairs: str | None = None,
         pairs_per_scene: int = 20,
+        pairs_seed: int = 0,
         same_scene_guide: bool = False,
         guide_depth_dropout: float = 0.2,
         **kwargs: Any,
@@ -54,7 +56,7 @@ class AnyToAnyDataModule(RelightDataModule):
         if not 0 <= guide_depth_dropout <= 1:
             raise InputError(f"--data.guide_depth_dropout is {guide_depth_dropout}; expected a probability within 0 to 1")
         self.pairs, self.pairs_per_scene, self.same_scene_guide = pairs, pairs_per_scene, same_scene_guide
-        self.guide_depth_dropout = guide_depth_dropout
+        self.guide_depth_dropout, self.pairs_seed = guide_depth_dropout, pairs_seed
         self._splits: dict[str, Settings] | None = None
 
     def training_pairs(self) -> tuple[Draw, int, list[View]]:
@@ -97,7 +99,8 @@ class AnyToAnyDataModule(RelightDataModule):
             return []
         folder = root / "pairs" if self.pairs is None else Path(self.pairs)
         same = "-same_scene" if self.same_scene_guide else ""
-        path = folder / f"any_to_any-{split}-{len(settings)}_scenes-{self.pairs_per_scene}_each-seed{self.seed}{same}.csv"
+        scenes = f"{min(settings)}_to_{max(settings)}"
+        path = folder / f"any_to_any-{split}-{scenes}-{self.pairs_per_scene}_each-seed{self.pairs_seed}{same}.csv"
         if len(settings) == 1 and not self.same_scene_guide:
             raise InputError(
                 f"{root}: {split} has the one scene {next(iter(settings))}, and a guide comes from another scene of the same "
@@ -105,7 +108,7 @@ class AnyToAnyDataModule(RelightDataModule):
             )
         if not path.exists():
             choose = identity_pairs if split == "identity" else any_to_any_pairs
-            pairs = choose(settings, self.pairs_per_scene, self.seed, self.same_scene_guide)
+            pairs = choose(settings, self.pairs_per_scene, self.pairs_seed, self.same_scene_guide)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_pairs(path, pairs)

@@ -58,7 +58,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         test_split: The list that `test` runs on: test, val, or identity (asks for the light that is there already).
         num_workers: Processes that read and augment; 0 does it in the training process.
         cache_mb: Memory for decoded frames per reading process, in MB; 0 decodes anew each time.
-        seed: Seed of the training samples and of pair lists.
+        seed: Seed of the training samples.
     """
 
     guide_depth_dropout = 0.0
@@ -84,7 +84,8 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        # the whole config is logged by RunConfig; a logger cannot take frozen dataclasses
+        self.save_hyperparameters(logger=False)
         least = {"batch_size": (batch_size, 1), "size": (size, 8), "crop": (crop, 8), "frame_size": (frame_size, 8)}
         least |= {"samples_per_epoch": (samples_per_epoch, 1), "num_workers": (num_workers, 0), "cache_mb": (cache_mb, 0)}
         least |= {"seed": (seed, 0)}

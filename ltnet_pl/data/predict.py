@@ -144,7 +144,7 @@ class PredictDataModule(pl.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         for flag, value, low in (("size", size, 8), ("frame_size", frame_size, 8), ("batch_size", batch_size, 1)):
             if value is not None and value < low:
                 raise InputError(f"--data.{flag} is {value}; expected {low} or more")

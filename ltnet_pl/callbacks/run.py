@@ -1,0 +1,155 @@
+"""Callbacks of a training run: its folder, reproducible epochs, averaged weights."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.cli import SaveConfigCallback
+from torch import Tensor
+
+from ltnet_pl import InputError
+from ltnet_pl.callbacks.files import write_atomic
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` into the run folder (``trainer.default_root_dir``) and into the logger, once per fit.
+
+    A folder that holds a run already is refused unless that run is resumed; on a resume with another configuration the old one is
+    kept under a numbered name.
+    """
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Called by the base class on rank 0, before any work.
+
+        Raises:
+            InputError: If the run folder holds another run.
+        """
+        if stage != "fit":
+            return
+        folder = Path(trainer.default_root_dir)
+        config = folder / "config.yaml"
+        text = self.parser.dump(self.config, skip_none=False)
+        if self.config.get("ckpt_path") is None and any(folder.glob("checkpoints/*.ckpt")):
+            raise InputError(
+                f"--trainer.default_root_dir {folder} already holds a run with checkpoints; go on with it by --ckpt_path "
+                "last, or name another folder"
+            )
+        if config.exists() and config.read_text() != text:
+            number = 1 + sum(1 for _ in folder.glob("config.*.yaml"))
+            config.rename(folder / f"config.{number}.yaml")
+        write_atomic(config, text.encode())
+        if trainer.logger is not None:
+            trainer.logger.log_hyperparams(yaml.safe_load(text))
+
+
+class EpochSeed(pl.Callback):
+    """Seeds torch at the start of every training epoch, so that a resumed run draws what an uninterrupted one would have."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed from the run's seed, the epoch and the rank."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        state = np.random.SeedSequence([seed, trainer.current_epoch, trainer.global_rank]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+
+class Checkpoint(ModelCheckpoint):
+    """Keeps ``checkpoints/best.ckpt`` and ``checkpoints/last.ckpt`` in the run folder.
+
+    A network that is fitted in closed form takes no optimiser step, for which Lightning would save nothing: it is saved at the
+    end.
+
+    Args:
+        monitor: Logged value that tells which is best.
+        mode: ``max`` or ``min``.
+    """
+
+    def __init__(self, monitor: str = "val/psnr", mode: Literal["max", "min"] = "max") -> None:
+        super().__init__(
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+            # at the boundary of epochs, where a resumed run goes on exactly as an uninterrupted one
+            save_on_train_epoch_end=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+        self._resumed_at = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The folder follows the run's."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning ends a resumed epoch once more, without a metric; what would be saved there is saved already."""
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = self._resumed_at = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the best, and the last always: the base class keeps no last where an epoch was not among the best."""
+        if trainer.global_step == self._resumed_at or getattr(trainer, "fast_dev_run", False):
+            return
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what was fitted without a step, or before the first validation."""
+        super().on_train_end(trainer, pl_module)
+        for name in ("best", "last"):
+            path = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
+            if not path.exists() and not getattr(trainer, "fast_dev_run", False):
+                trainer.save_checkpoint(path)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best score so far belongs to a run folder; a checkpoint from another one brings none along."""
+        if state_dict.get("dirpath") == self.dirpath:
+            super().load_state_dict(state_dict)
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights, used in validation, tests and checkpoints.
+
+    The average warms up: after n steps it keeps min(decay, (1 + n) / (10 + n)) of itself, so that it is usable from the first
+    step on. A network without trainable weights is left alone.
+
+    Args:
+        decay: Share of the average that is kept per step in the long run, within [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.995) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise InputError(f"EMA decay is {decay}; expected a share within [0, 1)")
+        # buffers are copied, not averaged: the average of counters or of solved transforms means nothing
+        super().__init__(use_buffers=False, multi_avg_fn=partial(_average, decay))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start an average where there is something to average."""
+        if any(p.requires_grad for p in pl_module.parameters()):
+            super().setup(trainer, pl_module, stage)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """After every optimiser step."""
+        return self._average_model is not None and step_idx is not None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the averaged weights in the module."""
+        if self._average_model is not None:
+            super().on_train_end(trainer, pl_module)
+
+
+@torch.no_grad()
+def _average(decay: float, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    """Move the averaged weights towards the current ones, in place; ``count`` averages were taken before."""
+    keep = min(decay, (1 + int(count)) / (10 + int(count)))
+    for mean, value in zip(averaged, current, strict=True):
+        mean.lerp_(value.to(mean.dtype), 1 - keep)

@@ -1,0 +1,115 @@
+"""The command line: a table of commands, and `main`. Nothing heavy is imported before a command is known."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ltnet_pl import InputError, __version__
+
+FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says that is not a fault of ours."""
+
+
+class Command(NamedTuple):
+    """One line of the table: where the command's function is, and what it does."""
+
+    where: str
+    summary: str
+
+
+COMMANDS = {
+    "fit": Command("ltnet_pl.experiment:run", "Train a network."),
+    "validate": Command("ltnet_pl.experiment:run", "Score a network on the validation pairs."),
+    "test": Command("ltnet_pl.experiment:run", "Score a network on the test pairs; writes metrics, relit images and panels."),
+    "predict": Command("ltnet_pl.experiment:run", "Relight a folder of images."),
+    "render": Command("ltnet_pl.render:render", "Render a data set of physically based scenes in VIDIT's layout."),
+    "report": Command("ltnet_pl.report:report", "Turn tested runs into a table and one HTML page."),
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: Command and its flags; None: those of the process.
+
+    Returns:
+        Exit status: 0, or 2 where the user made a mistake, which is printed without a traceback.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if args[0] == "--version":
+        print(__version__)
+        return 0
+    name, *rest = args
+    if name not in COMMANDS:
+        print(f"error: unknown command {name!r}; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    # albumentations asks a server for updates when it is imported
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    module, _, function = COMMANDS[name].where.partition(":")
+    call = getattr(importlib.import_module(module), function)
+    try:
+        if call.__module__ == "ltnet_pl.experiment":
+            call(name, rest)
+        else:
+            call(**flags(name, call, rest))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        print(f"error: {error}; free some space or name another folder, then run the same command again", file=sys.stderr)
+        return 2
+    return 0
+
+
+def flags(name: str, call: Callable[..., None], args: list[str]) -> dict[str, Any]:
+    """Arguments of a plain function from its flags; a first parameter without a default is given without a flag.
+
+    Args:
+        name: The command.
+        call: Its function, whose signature and docstring make the flags and their help.
+        args: What the user wrote.
+
+    Returns:
+        The function's arguments by name.
+    """
+    import docstring_parser
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"python -m ltnet_pl {name}", description=COMMANDS[name].summary, allow_abbrev=False)
+    first = next(iter(inspect.signature(call).parameters.values()))
+    many = str(first.annotation).startswith("list")
+    described = {p.arg_name: p.description for p in docstring_parser.parse(call.__doc__ or "").params}
+    parser.add_argument(first.name, nargs="+" if many else None, type=str, help=described.get(first.name))
+    parser.add_function_arguments(call, skip={first.name}, as_group=False)
+    given = parser.instantiate(parser.parse_args(args))
+    return {key: getattr(given, key) for key in inspect.signature(call).parameters}
+
+
+def overview() -> str:
+    """What `--help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: python -m ltnet_pl COMMAND [flags]",
+            "",
+            "Depth-guided image relighting.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`python -m ltnet_pl COMMAND --help` lists the flags of a command; `--version` prints the version.",
+        ]
+    )

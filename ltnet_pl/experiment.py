@@ -1,0 +1,104 @@
+"""LightningCLI for `fit`, `validate`, `test` and `predict`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from jsonargparse import set_parsing_settings
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+# imported so that class paths may be given by their last name alone
+import ltnet_pl.callbacks
+import ltnet_pl.data
+import ltnet_pl.nets  # noqa: F401  # as the comment above says
+from ltnet_pl import InputError
+from ltnet_pl.callbacks import RunConfig, TestResults
+from ltnet_pl.metrics import MetricSettings
+from ltnet_pl.tasks import RelightTask
+
+NOISE = (
+    # RunConfig refuses a folder that holds another run; what is left is a resume
+    "Checkpoint directory .* exists and is not empty",
+    # a test restores the averaged weights alone, which is what it should do
+    "You're using the WeightAveraging callback, but loading a checkpoint outside the 'fit' stage",
+    # Lightning 2.6 against torch 2.13
+    ".isinstance.treespec, LeafSpec.. is deprecated",
+    # small sets that are decoded once need no worker processes
+    ".*does not have many workers which may be a bottleneck",
+)
+"""Warnings of Lightning that do not concern the user, each with its reason."""
+
+
+class RelightCLI(LightningCLI):
+    """LightningCLI with one task, any data module, and `--metrics.*` as settings of their own."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """`--metrics.*` are the task's."""
+        parser.add_class_arguments(MetricSettings, "metrics", as_group=True)
+        parser.link_arguments("metrics", "model.metrics", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        # the base class lets the checkpoint's hyperparameters override config files and flags; what the user wrote must hold
+        pass
+
+    def before_test(self) -> None:
+        """Refuse several devices before any process is started."""
+        TestResults.check_devices(self.trainer)
+
+    def before_instantiate_classes(self) -> None:
+        """Turn `--ckpt_path best` or `last` into the run folder's file outside `fit`, and check that a file is there."""
+        config = self.config[self.subcommand]
+        run = Path(config.trainer.default_root_dir or ".")
+        if run.exists() and not run.is_dir():
+            raise InputError(f"--trainer.default_root_dir {run} is a file; a run needs a folder: name another")
+        path = config.get("ckpt_path")
+        if path is None:
+            return
+        folder = run / "checkpoints"
+        if path in ("best", "last") and self.subcommand != "fit":
+            path = str(folder / f"{path}.ckpt")
+            config.ckpt_path = path
+        if path not in ("best", "last", "hpc", "registry") and not Path(path).is_file():
+            there = sorted(str(p) for p in folder.glob("*.ckpt"))
+            raise InputError(
+                f"--ckpt_path {path} is not a file; "
+                + (f"this run has {', '.join(there)}" if there else f"there is no checkpoint in {folder} either: run fit first")
+            )
+
+
+def run(command: str, args: Sequence[str]) -> None:
+    """Run one of Lightning's four commands.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        args: Its flags.
+    """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    # Lightning advertises other packages through its logger
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.getMessage())
+    # relative interpolation follows overrides, also inside a subcommand
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    # a sweep agent writes Python's None where YAML has null
+    given = [f"{arg[:-4]}null" if arg.startswith("--") and arg.endswith("=None") else arg for arg in args]
+    before = sys.argv
+    # not as an argument: further ranks are started with the command line of this process
+    sys.argv = [before[0], command, *given]
+    try:
+        RelightCLI(
+            RelightTask,
+            pl.LightningDataModule,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m ltnet_pl", "allow_abbrev": False},
+        )
+    finally:
+        sys.argv = before
