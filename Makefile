@@ -62,11 +62,11 @@ DATA := data/quickstart
 RUNS := runs/quickstart
 CONFIG := experiments/quickstart.yaml
 # Rows of the table: those that are trained, and those that have nothing to train.
-TRAINED := ltnet unet color_affine
+TRAINED := ltnet color_affine
 UNTRAINED := copy_input
 ROWS := $(TRAINED) $(UNTRAINED)
 # A row is the quickstart's config, with a baseline's file on top unless it is LTNet itself, in a run folder of its own.
-config = --config $(CONFIG) $(if $(filter-out ltnet,$(1)),--config experiments/baselines/$(1).yaml) --trainer.default_root_dir $(RUNS)/$(1)
+config = --config experiments/base.yaml --config $(CONFIG) $(if $(filter-out ltnet,$(1)),--config experiments/baselines/$(1).yaml) --trainer.default_root_dir $(RUNS)/$(1)
 
 done = @mkdir -p $(@D) && touch $@
 
@@ -82,11 +82,16 @@ $(TRAINED:%=$(RUNS)/%/.tested): $(RUNS)/%/.tested: | $(RUNS)/%/.fitted
 	$(RUN) test $(call config,$*) --ckpt_path $(RUNS)/$*/checkpoints/best.ckpt
 	$(done)
 
+# LTNet's second row: the wanted light is given instead of read off the guide.
+$(RUNS)/ltnet/.tested-label: | $(RUNS)/ltnet/.fitted
+	$(RUN) test $(call config,ltnet) --model.net.init_args.light label --ckpt_path $(RUNS)/ltnet/checkpoints/best.ckpt
+	$(done)
+
 $(UNTRAINED:%=$(RUNS)/%/.tested): $(RUNS)/%/.tested: | $(DATA)/.rendered
 	$(RUN) test $(call config,$*)
 	$(done)
 
-$(RUNS)/report.html: | $(ROWS:%=$(RUNS)/%/.tested)
+$(RUNS)/report.html: | $(ROWS:%=$(RUNS)/%/.tested) $(RUNS)/ltnet/.tested-label
 	$(RUN) report $(ROWS:%=$(RUNS)/%) --output $@ --title "Quickstart: $(SCENES) rendered scenes, $(SIZE) px"
 
 quickstart: $(RUNS)/report.html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from jsonargparse import set_parsing_settings
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 # imported so that class paths may be given by their last name alone
@@ -71,13 +73,21 @@ class RelightCLI(LightningCLI):
             )
 
 
-def run(command: str, args: Sequence[str]) -> None:
+def run(command: str, args: Sequence[str]) -> RelightCLI:
     """Run one of Lightning's four commands.
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         args: Its flags.
+
+    Returns:
+        What was configured and has run: task, data, trainer.
+
+    Raises:
+        InputError: If something that the user gave is wrong; a flag that the parser refuses ends the process with status 2.
     """
+    # Lightning 2.6 calls what jsonargparse 5 will drop; setup.cfg keeps that version out
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     # Lightning advertises other packages through its logger
@@ -90,7 +100,7 @@ def run(command: str, args: Sequence[str]) -> None:
     # not as an argument: further ranks are started with the command line of this process
     sys.argv = [before[0], command, *given]
     try:
-        RelightCLI(
+        return RelightCLI(
             RelightTask,
             pl.LightningDataModule,
             subclass_mode_data=True,
@@ -100,5 +110,7 @@ def run(command: str, args: Sequence[str]) -> None:
             seed_everything_default=0,
             parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m ltnet_pl", "allow_abbrev": False},
         )
+    except MisconfigurationException as error:
+        raise InputError(str(error)) from error
     finally:
         sys.argv = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import random
@@ -116,6 +117,29 @@ def samples():
     if not (folder / "vidit").is_dir():
         pytest.skip(f"sample data (LTNET_SAMPLES) not found in {folder}")
     return folder
+
+
+class _Full:
+    """A file on a full disk: half of the first write arrives, then the system refuses."""
+
+    def __init__(self, path, mode):
+        self.file = open(path, mode)  # noqa: SIM115 - closed on exit, as the real one would be
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Every file that the package writes meets a full disk."""
+    monkeypatch.setattr("ltnet_pl.files.open", _Full, raising=False)
 
 
 def _window(top, left, height, width, frame):

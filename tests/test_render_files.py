@@ -221,19 +221,12 @@ def test_rig_that_leaves_no_light_free(monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["write", "replace"])
-def test_full_disk_leaves_no_half_written_file(tmp_path, monkeypatch, where):
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def half(path, data):
-        with path.open("wb") as file:
-            file.write(data[: len(data) // 2])
-        raise full
-
+def test_full_disk_leaves_no_half_written_file(tmp_path, monkeypatch, request, where):
     def refuse(source, target):
-        raise full
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if where == "write":
-        monkeypatch.setattr(Path, "write_bytes", half)
+        request.getfixturevalue("full_disk")
     else:
         monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(

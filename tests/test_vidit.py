@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ltnet_pl import InputError
+from ltnet_pl.files import atomic_write
 from ltnet_pl.light import DIRECTIONS, TEMPERATURES, Camera, Light, Rig
 from ltnet_pl.vidit import (
-    atomic_write,
     find_one_to_one,
     find_pairs,
     image_size,

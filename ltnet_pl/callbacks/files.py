@@ -1,4 +1,4 @@
-"""Files that appear under their final name only once they are whole."""
+"""What the callbacks write: text and 8-bit images, whole or not at all, in folders made as needed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ltnet_pl.files import atomic_write
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(content)
+
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write an 8-bit image ``(H, W, 3)`` under its final name only once it is whole."""
+    """Write an 8-bit image ``(H, W, 3)``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        Image.fromarray(pixels).save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file under its final name only once it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        Image.fromarray(pixels).save(file, format="PNG")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks.files import write_atomic, write_png
+from ltnet_pl.callbacks.files import write_bytes, write_png
 from ltnet_pl.callbacks.panels import panel
 
 LIGHT_COLUMNS = (
@@ -93,10 +93,10 @@ class TestResults(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the table and the summary."""
         folder = self.folder(trainer, pl_module)
-        write_atomic(folder / "per_image.csv", table_of(self._rows).encode())
+        write_bytes(folder / "per_image.csv", table_of(self._rows).encode())
         names = [row["name"] for row in self._rows]
         if all(re.fullmatch(r"(Image|Pair)\d+", name) for name in names):
-            write_atomic(folder / "submission.zip", submission(folder / "images", names))
+            write_bytes(folder / "submission.zip", submission(folder / "images", names))
         # read by name: this room knows no task
         task: Any = pl_module
         values = {key: float(value) for key, value in task.test_values.items()}
@@ -112,7 +112,7 @@ class TestResults(pl.Callback):
             "labels": {key: task.test_metrics.labels[key] for key in values},
             "absent": task.test_metrics.absent,
         }
-        write_atomic(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        write_bytes(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
         print(f"wrote {len(names)} relit images, per_image.csv and summary.json to {folder}")
         for reason in sorted(set(task.test_metrics.absent.values())):
             print(reason)
@@ -147,7 +147,7 @@ class PredictResults(pl.Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the readings."""
         folder = Path(trainer.default_root_dir) / "predict"
-        write_atomic(folder / "lights.csv", table_of(self._rows).encode())
+        write_bytes(folder / "lights.csv", table_of(self._rows).encode())
         print(f"wrote {len(self._rows)} relit images and lights.csv to {folder}")
 
 

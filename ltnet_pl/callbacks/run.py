@@ -16,7 +16,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks.files import write_atomic
+from ltnet_pl.callbacks.files import write_bytes
 
 
 class RunConfig(SaveConfigCallback):
@@ -45,7 +45,7 @@ class RunConfig(SaveConfigCallback):
         if config.exists() and config.read_text() != text:
             number = 1 + sum(1 for _ in folder.glob("config.*.yaml"))
             config.rename(folder / f"config.{number}.yaml")
-        write_atomic(config, text.encode())
+        write_bytes(config, text.encode())
         if trainer.logger is not None:
             trainer.logger.log_hyperparams(yaml.safe_load(text))
 

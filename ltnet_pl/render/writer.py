@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from ltnet_pl import InputError
+from ltnet_pl.files import atomic_write
 from ltnet_pl.light import SETTINGS, Rig
 from ltnet_pl.render.picture import Pictures
 
@@ -63,13 +63,10 @@ def save(out: Path, relative: str, data: bytes) -> None:
     """
     final, temporary = out / relative, out / PARTIAL / relative.replace("/", ".")
     try:
-        try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            os.replace(temporary, final)
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(final, temporary) as file:
+            file.write(data)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(

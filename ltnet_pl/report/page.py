@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ltnet_pl import InputError, __version__
+from ltnet_pl.files import atomic_write
 from ltnet_pl.report.figures import confusions, contact_sheet, draw_curves, line_of, training_curves
 from ltnet_pl.report.runs import Row, read_rows
 from ltnet_pl.report.tables import MISSING, absences, explanations, grids, psnr_text, warnings
@@ -51,12 +52,8 @@ def report(runs: list[str], output: str = "report.html", title: str | None = Non
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"--output {output}: {target.parent} is a file; expected a folder: choose another name") from error
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(target) as file:
+        file.write(content.encode())
     show(rows)
     print(f"report: {target}")
 

@@ -6,7 +6,7 @@ and stores relighting tasks.
 """
 
 from ltnet_pl.vidit.depth import convert_depth, read_depth, write_depth
-from ltnet_pl.vidit.files import atomic_write, image_size, read_image
+from ltnet_pl.vidit.files import image_size, read_image
 from ltnet_pl.vidit.layouts import (
     Pair,
     View,
@@ -30,7 +30,6 @@ __all__ = (
     "Pair",
     "View",
     "any_to_any_pairs",
-    "atomic_write",
     "convert_depth",
     "detect_layout",
     "find_one_to_one",

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ltnet_pl import InputError
-from ltnet_pl.vidit.files import atomic_write, load_bytes
+from ltnet_pl.files import atomic_write
+from ltnet_pl.vidit.files import load_bytes
 from ltnet_pl.vidit.layouts import NAME_PATTERN
 
 KEY = "normalized_depth"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,31 +39,6 @@ def load_bytes(path: Path, limit: int = -1) -> bytes:
     if not data:
         raise InputError(f"{path}: the file is empty; fetch or write it again")
     return data
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its name only when it was written whole.
-
-    The bytes go to a hidden neighbour first, which replaces `path` at the end and is removed when anything goes wrong.
-
-    Args:
-        path: File to write; its folder must exist.
-
-    Raises:
-        InputError: If the folder is missing.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder {path.parent} does not exist; create it first")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-        os.replace(partial, path)
-    except BaseException:  # Ctrl-C too must leave nothing behind
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

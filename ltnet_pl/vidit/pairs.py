@@ -14,8 +14,9 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ltnet_pl import InputError
+from ltnet_pl.files import atomic_write
 from ltnet_pl.light import Light, angular_distance
-from ltnet_pl.vidit.files import atomic_write, load_bytes
+from ltnet_pl.vidit.files import load_bytes
 from ltnet_pl.vidit.layouts import MIRROR_SUFFIX, ONE_TO_ONE_INPUT, ONE_TO_ONE_TARGET, Pair, View
 
 Settings = Mapping[str, Mapping[str, View]]

@@ -1,0 +1,37 @@
+"""Files that appear under their name only once they are whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ltnet_pl import InputError
+
+
+@contextmanager
+def atomic_write(path: Path, partial: Path | None = None) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its name only when it was written whole.
+
+    The bytes go to a hidden neighbour first, which replaces `path` at the end and is removed when anything goes wrong.
+
+    Args:
+        path: File to write; its folder must exist.
+        partial: Where the bytes go first, on the same file system; None: a hidden neighbour.
+
+    Raises:
+        InputError: If the folder is missing.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder {path.parent} does not exist; create it first")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial") if partial is None else partial
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:  # Ctrl-C too must leave nothing behind
+        partial.unlink(missing_ok=True)
+        raise
