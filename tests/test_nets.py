@@ -6,7 +6,6 @@ import scenes
 import torch
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry
 from ltnet_pl.light import Camera, Light, Rig, encode, light_tensor
 from ltnet_pl.nets import ColorAffine, CopyInput, LTNet, UNet
 from ltnet_pl.nets.fields import Field
@@ -187,8 +186,9 @@ def test_no_guide_needs_a_given_light(batch):
 
 def test_depth_scale_does_not_matter(batch):
     net = awake(LTNet(**SMALL, light="label"))
-    scaled = {**batch, "depth": batch["depth"] * 37.0, "frame_depth": batch["frame_depth"] * 37.0}
-    torch.testing.assert_close(net(scaled)["relit"], net(batch)["relit"], atol=1e-4, rtol=1e-3)
+    # a power of two scales floats exactly, so that the results must be as near as floats get
+    scaled = {**batch, "depth": batch["depth"] * 32.0, "frame_depth": batch["frame_depth"] * 32.0}
+    torch.testing.assert_close(net(scaled)["relit"], net(batch)["relit"])
 
 
 def test_light_stream_reads_without_depth(batch):
@@ -211,10 +211,9 @@ def test_correlation_points_at_the_light():
             picture = torch.from_numpy(scenes.picture(frame, Light.from_name(name))).permute(2, 0, 1)[None].float() / 255
             depth = torch.from_numpy(scenes.stored_depth(frame))[None, None]
             tensors = torch.tensor([[camera.fov, camera.pitch]]), torch.tensor([[rig.radius, rig.height]])
-            geometry = Geometry.of(depth, depth, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), tensors[0])
-            best = float(stream.correlations(picture, geometry, tensors[1]).argmax()) * 22.5
-            hits.append(abs((best - Light.from_name(name).azimuth + 180) % 360 - 180) <= 45)
-    assert np.mean(hits) >= 0.75
+            best = float(stream.correlations(picture, depth, *tensors).argmax()) * 22.5
+            hits.append(abs((best - Light.from_name(name).azimuth + 180) % 360 - 180) <= 22.5)
+    assert np.mean(hits) >= 0.9
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class LTNet(nn.Module):
             wherever they are known, read where not).
         label_dropout: Share of the training samples whose light is read although its label is known, for input and guide apart.
         latent: Length of the latent light code.
-        match: Whether the light stream correlates the image with computed shading.
+        match: Whether the light stream correlates the image with computed light and shadow.
         light_width: Channels of the light stream's first stage.
         steps: Steps of the march towards each light in the visibility cue.
         camera: The camera that the cues assume.
@@ -67,7 +67,7 @@ class LTNet(nn.Module):
             raise InputError(f"label_dropout is {label_dropout}; expected a share within 0-1")
         self.light, self.label_dropout, self.use_depth = light, label_dropout, use_depth
         self.camera, self.rig, self.true_camera = camera, rig, true_camera
-        self.light_stream = LightStream(latent, light_width, match=match)
+        self.light_stream = LightStream(latent, light_width, match and use_depth)
         self.depth_stream = DepthStream(cues, steps)
         code_channels = 2 * (3 + latent)
         self.mix = nn.Sequential(nn.Linear(code_channels, 64), nn.SiLU())
@@ -93,11 +93,22 @@ class LTNet(nn.Module):
         """
         if not self.use_depth:
             batch = {**batch, "depth": torch.zeros_like(batch["depth"]), "frame_depth": torch.zeros_like(batch["frame_depth"])}
-        raw_input, latent_input = self.read_light(batch["input"], batch["depth"], batch["crop"], batch)
+        camera, rig = camera_and_rig(batch, self.camera, self.rig, self.true_camera)
+        images, depths, crops, cameras, rigs = [batch["input"]], [batch["depth"]], [batch["crop"]], [camera], [rig]
+        if "guide" in batch:
+            images.append(batch["guide"])
+            depths.append(batch["guide_depth"] if self.use_depth else torch.zeros_like(batch["guide_depth"]))
+            crops.append(batch["guide_crop"])
+            # the guide is another scene, whose camera no batch tells
+            assumed = camera_and_rig(batch, self.camera, self.rig, False)
+            cameras.append(assumed[0])
+            rigs.append(assumed[1])
+        codes, latents = self.light_stream(*map(torch.cat, (images, depths, cameras, rigs, crops)))
+        raw_input, latent_input = codes[: len(camera)], latents[: len(camera)]
         out = {"input_code": raw_input}
         present, _ = self._choose(batch["input_light"], raw_input)
         if "guide" in batch:
-            raw_guide, latent_guide = self.read_light(batch["guide"], batch["guide_depth"], batch["guide_crop"], batch)
+            raw_guide, latent_guide = codes[len(camera) :], latents[len(camera) :]
             out["guide_code"] = raw_guide
             wanted, given = self._choose(batch["target_light"], raw_guide)
             # a light that is given says nothing beyond its numbers, so its latent is zero
@@ -108,7 +119,6 @@ class LTNet(nn.Module):
                 raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
             latent_guide = torch.zeros_like(latent_input)
         lights = (_light_rows(present, batch["input_light"]), _light_rows(wanted, batch["target_light"]))
-        camera, rig = camera_and_rig(batch, self.camera, self.rig, self.true_camera)
         geometry = self.depth_stream(batch, lights, camera, rig)
         code = self.mix(torch.cat([present, latent_input, wanted, latent_guide], dim=1))
         features = self.backbone(torch.cat([batch["input"], geometry.to(batch["input"].dtype)], dim=1), code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal, get_args
 
 import torch
@@ -74,64 +75,84 @@ def plain_geometry(geometry: Geometry) -> Tensor:
 class LightStream(nn.Module):
     """Reads the light off one image, with its depth where there is one.
 
-    Two readings meet in a small perceptron: a convolutional trunk on the image and its geometry, and, where there is depth, the
-    correlation of the image's log luminance with the shading that each of 16 light directions would cause on that geometry.
+    Two readings meet. One needs no training: on the depth, the light of each of 16 directions is computed, cast shadows included,
+    at a low resolution, and correlated with the brightness of the image; the directions, weighted by a softmax of the
+    correlations, add up to a first azimuth. The other is a small convolutional trunk on the image and its geometry; a perceptron
+    takes both and corrects the azimuth, reads the temperature, and adds a latent.
 
     Args:
         latent: Length of the latent, for what azimuth and temperature do not say.
         width: Channels of the trunk's first stage.
-        size: Longer side in pixels at which the light is read; larger images are reduced.
-        match: Use the correlation with computed shading.
+        match: Use the computed lights.
     """
 
+    trunk_size = 64
+    match_size = 32
+    match_steps = 12
     candidates = 16
 
-    def __init__(self, latent: int = 8, width: int = 16, size: int = 96, match: bool = True) -> None:
+    def __init__(self, latent: int = 8, width: int = 16, match: bool = True) -> None:
         super().__init__()
-        self.size, self.match = size, match
+        self.match = match
         widths = (width, 2 * width, 4 * width, 6 * width)
         stages: list[nn.Module] = []
         for before, after in zip((3 + 8, *widths[:-1]), widths, strict=True):
             stages += [nn.Conv2d(before, after, 3, stride=2, padding=1), Block(after), nn.SiLU()]
         self.trunk = nn.Sequential(*stages)
-        self.head = nn.Sequential(
-            nn.Linear(2 * widths[-1] + 6 + self.candidates * match, 96), nn.SiLU(), nn.Linear(96, 3 + latent)
-        )
+        inputs = 2 * widths[-1] + 6 + (self.candidates + 2) * match
+        self.head = nn.Sequential(nn.Linear(inputs, 96), nn.SiLU(), nn.Linear(96, 3 + latent))
+        # how sharply the best correlation wins; correlations of neighbours differ by some hundredths
+        self.sharpness = nn.Parameter(torch.tensor(30.0)) if match else None
 
     def forward(self, image: Tensor, depth: Tensor, camera: Tensor, rig: Tensor, crop: Tensor) -> tuple[Tensor, Tensor]:
         """Image ``(B, 3, H, W)`` and depth ``(B, 1, H, W)``, zeros for none, to a raw code ``(B, 3)`` and a latent."""
-        scale = self.size / max(image.shape[-2:])
-        if scale < 1:
-            size = [max(8, round(side * scale)) for side in image.shape[-2:]]
-            image = functional.interpolate(image, size=size, mode="area")
-            depth = functional.interpolate(depth, size=size, mode="nearest-exact")
+        seen, seen_depth = reduce(image, depth, self.trunk_size)
         with torch.no_grad():
-            geometry = Geometry.of(depth, depth, crop, camera)
-            plain = plain_geometry(geometry)
-        features = self.trunk(torch.cat([image, plain], dim=1))
-        parts = [features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), colour_statistics(image)]
-        if self.match:
-            parts.append(self.correlations(image, geometry, rig))
+            plain = plain_geometry(Geometry.of(seen_depth, seen_depth, crop, camera))
+        features = self.trunk(torch.cat([seen, plain.to(seen.dtype)], dim=1))
+        parts = [features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), colour_statistics(seen)]
+        first: Tensor | None = None
+        if self.sharpness is not None:
+            scores = self.correlations(image, depth, camera, rig).to(features.dtype)
+            bearings = torch.arange(self.candidates, device=image.device) * (2 * torch.pi / self.candidates)
+            compass = torch.stack([bearings.sin(), bearings.cos()], dim=1).to(features.dtype)
+            first = torch.softmax(self.sharpness * scores, dim=1) @ compass
+            parts += [scores, first]
         code, latent = self.head(torch.cat(parts, dim=1)).tensor_split([3], dim=1)
+        if first is not None:
+            code = torch.cat([code[:, :2] + first, code[:, 2:]], dim=1)
         return code, latent
 
     @torch.no_grad()
-    def correlations(self, image: Tensor, geometry: Geometry, rig: Tensor) -> Tensor:
-        """Correlation ``(B, 16)`` of the image's luminance with the shading of 16 directions; 0 where there is no depth."""
-        valid = (geometry.points[:, 2:] < 0).float()
+    def correlations(self, image: Tensor, depth: Tensor, camera: Tensor, rig: Tensor) -> Tensor:
+        """Correlation ``(B, 16)`` of an image's brightness with what 16 directions would light; 0 where there is no depth."""
+        image, depth = reduce(image.detach().float(), depth.float(), self.match_size)
+        geometry = Geometry.of(depth, depth, None, camera)
+        every = {f.name: getattr(geometry, f.name) for f in fields(geometry)}
+        every = {k: v.repeat_interleave(self.candidates, dim=0) if torch.is_tensor(v) else v for k, v in every.items()}
+        azimuths = torch.arange(self.candidates, device=image.device) * (360.0 / self.candidates)
+        lights = torch.stack([azimuths, torch.full_like(azimuths, 5000.0)], dim=1).repeat(len(image), 1)
+        cue = Geometry(**every).cues(lights, rig.repeat_interleave(self.candidates, dim=0), self.match_steps)
+        # the image is display-encoded, so the computed light is too (a power is near enough to the sRGB curve)
+        lit = (cue[:, 0] * cue[:, 1]).clamp(min=0).pow(1 / 2.2).view(len(image), self.candidates, *image.shape[-2:])
+        valid = (depth > 0).float()
         count = valid.sum(dim=(2, 3)).clamp(min=1)
 
         def standardise(x: Tensor) -> Tensor:
             centred = (x - ((x * valid).sum(dim=(2, 3)) / count)[:, :, None, None]) * valid
             return centred / centred.square().sum(dim=(2, 3)).sqrt().clamp(min=1e-6)[:, :, None, None]
 
-        brightness = standardise(image.detach().float().mean(dim=1, keepdim=True).clamp(min=0.0))
-        azimuths = torch.arange(self.candidates, device=image.device) * (360.0 / self.candidates)
-        shadings = []
-        for azimuth in azimuths:
-            light = torch.stack([azimuth, azimuth.new_tensor(5000.0)]).expand(len(image), 2)
-            shadings.append(geometry.shading(light, rig))
-        return (standardise(torch.cat(shadings, dim=1)) * brightness).sum(dim=(2, 3)).to(image.dtype)
+        brightness = standardise(image.mean(dim=1, keepdim=True))
+        return (standardise(lit) * brightness).sum(dim=(2, 3))
+
+
+def reduce(image: Tensor, depth: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Image and depth at a resolution of at most ``side`` pixels along the longer side; depth is picked, never averaged."""
+    scale = side / max(image.shape[-2:])
+    if scale >= 1:
+        return image, depth
+    size = [max(8, round(length * scale)) for length in image.shape[-2:]]
+    return functional.interpolate(image, size=size, mode="area"), functional.interpolate(depth, size=size, mode="nearest-exact")
 
 
 def colour_statistics(image: Tensor) -> Tensor:
