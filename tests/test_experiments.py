@@ -101,7 +101,7 @@ def test_baselines_are_what_they_are_called(name, net):
 def test_quickstart_knows_neither_camera_nor_rig():
     cli = build("base.yaml", "quickstart.yaml")
     assert isinstance(cli.model.net, LTNet)
-    assert not cli.model.net.true_camera
+    assert cli.model.net.camera_from == "estimated"
 
 
 def test_one_to_one_never_mirrors():

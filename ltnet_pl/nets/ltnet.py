@@ -13,7 +13,7 @@ from ltnet_pl import InputError
 from ltnet_pl.light import Camera, Rig, decode, encode
 from ltnet_pl.nets.blocks import Backbone
 from ltnet_pl.nets.fields import Field, FieldKind
-from ltnet_pl.nets.streams import CueKind, DepthStream, LightStream, camera_and_rig
+from ltnet_pl.nets.streams import CameraSource, CueKind, DepthStream, LightStream, known_or
 
 LightSource = Literal["guide", "label"]
 
@@ -37,9 +37,10 @@ class LTNet(nn.Module):
         match: Whether the light stream correlates the image with computed light and shadow.
         light_width: Channels of the light stream's first stage.
         steps: Steps of the march towards each light in the visibility cue.
-        camera: The camera that the cues assume.
-        rig: The rig that the cues assume.
-        true_camera: Use the batch's camera and rig where they are known, instead of the assumed ones (an upper bound).
+        camera: The camera that is assumed.
+        rig: The rig that is assumed.
+        camera_from: ``assumed``; ``estimated``: the pitch under which some light explains the image best, the rest as assumed;
+            ``true``: the batch's camera and rig where they are known (an upper bound).
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class LTNet(nn.Module):
         steps: int = 32,
         camera: Camera = Camera(),
         rig: Rig = Rig(),
-        true_camera: bool = False,
+        camera_from: CameraSource = "estimated",
     ) -> None:
         super().__init__()
         if light not in get_args(LightSource):
@@ -66,7 +67,9 @@ class LTNet(nn.Module):
         if not 0.0 <= label_dropout <= 1.0:
             raise InputError(f"label_dropout is {label_dropout}; expected a share within 0-1")
         self.light, self.label_dropout, self.use_depth = light, label_dropout, use_depth
-        self.camera, self.rig, self.true_camera = camera, rig, true_camera
+        if camera_from not in get_args(CameraSource):
+            raise InputError(f"camera_from is {camera_from!r}; expected one of {', '.join(get_args(CameraSource))}")
+        self.camera, self.rig, self.camera_from = camera, rig, camera_from
         self.light_stream = LightStream(latent, light_width, match and use_depth)
         self.depth_stream = DepthStream(cues, steps)
         code_channels = 2 * (3 + latent)
@@ -75,11 +78,21 @@ class LTNet(nn.Module):
         self.field = Field(field, widths[0])
 
     def read_light(self, image: Tensor, depth: Tensor, crop: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The light stream's raw code ``(B, 3)`` and latent of an image with its depth (zeros for none)."""
-        camera, rig = camera_and_rig(batch, self.camera, self.rig, self.true_camera)
-        seen = depth if self.use_depth else torch.zeros_like(depth)
-        reading: tuple[Tensor, Tensor] = self.light_stream(image, seen, camera, rig, crop)
+        """The light stream's raw code ``(B, 3)`` and latent of an image of the batch's scenes, with its depth."""
+        depth = depth if self.use_depth else torch.zeros_like(depth)
+        camera, rig = self._camera_and_rig(batch)
+        if self.camera_from == "estimated":
+            camera = torch.stack([camera[:, 0], self.light_stream.pitch(image, depth, camera, rig, crop)], dim=1)
+        reading: tuple[Tensor, Tensor] = self.light_stream(image, depth, camera, rig, crop)
         return reading
+
+    def _camera_and_rig(self, batch: dict[str, Tensor], known: bool = True) -> tuple[Tensor, Tensor]:
+        """Camera and rig ``(B, 2)``: assumed, or the batch's where they are to be used and known."""
+        depth = batch["depth"]
+        use = known and self.camera_from == "true"
+        camera = depth.new_tensor([self.camera.fov, self.camera.pitch], dtype=torch.float32).expand(len(depth), 2)
+        rig = depth.new_tensor([self.rig.radius, self.rig.height], dtype=torch.float32).expand(len(depth), 2)
+        return known_or(camera, batch["camera"], use), known_or(rig, batch["rig"], use)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Relight a batch (the contract in the data module's docstring).
@@ -92,18 +105,22 @@ class LTNet(nn.Module):
             InputError: If the batch has neither a guide nor a known wanted light.
         """
         if not self.use_depth:
-            batch = {**batch, "depth": torch.zeros_like(batch["depth"]), "frame_depth": torch.zeros_like(batch["frame_depth"])}
-        camera, rig = camera_and_rig(batch, self.camera, self.rig, self.true_camera)
-        images, depths, crops, cameras, rigs = [batch["input"]], [batch["depth"]], [batch["crop"]], [camera], [rig]
+            batch = {key: torch.zeros_like(value) if key.endswith("depth") else value for key, value in batch.items()}
+        images, depths, crops = [batch["input"]], [batch["depth"]], [batch["crop"]]
+        cameras, rigs = ([tensor] for tensor in self._camera_and_rig(batch))
         if "guide" in batch:
             images.append(batch["guide"])
-            depths.append(batch["guide_depth"] if self.use_depth else torch.zeros_like(batch["guide_depth"]))
+            depths.append(batch["guide_depth"])
             crops.append(batch["guide_crop"])
             # the guide is another scene, whose camera no batch tells
-            assumed = camera_and_rig(batch, self.camera, self.rig, False)
+            assumed = self._camera_and_rig(batch, known=False)
             cameras.append(assumed[0])
             rigs.append(assumed[1])
-        codes, latents = self.light_stream(*map(torch.cat, (images, depths, cameras, rigs, crops)))
+        image, depth, crop, camera, rig = map(torch.cat, (images, depths, crops, cameras, rigs))
+        if self.camera_from == "estimated":
+            camera = torch.stack([camera[:, 0], self.light_stream.pitch(image, depth, camera, rig, crop)], dim=1)
+        codes, latents = self.light_stream(image, depth, camera, rig, crop)
+        camera, rig = camera[: len(batch["input"])], rig[: len(batch["input"])]
         raw_input, latent_input = codes[: len(camera)], latents[: len(camera)]
         out = {"input_code": raw_input}
         present, _ = self._choose(batch["input_light"], raw_input)
