@@ -67,7 +67,7 @@ def write_log(run, version, lines):
     """Write one log of a training; lines are dicts, ragged as Lightning's are."""
     folder = Path(run) / "logs" / f"version_{version}"
     folder.mkdir(parents=True)
-    header = ["epoch", "step", "train/loss", "val/psnr"]
+    header = list(dict.fromkeys(["epoch", "step", "train/loss", "val/psnr", *(key for line in lines for key in line)]))
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, header, restval="")
         writer.writeheader()

@@ -29,6 +29,9 @@ def test_curves_of_resumed_parts_are_joined_by_step(tmp_path):
     ]
     write_log(tmp_path, 2, first)
     write_log(tmp_path, 10, second)
+    # what `test` and `validate` logged afterwards is no part of the training
+    write_log(tmp_path, 11, [{"epoch": 0, "step": 0, "test/psnr": 5}])
+    write_log(tmp_path, 12, [{"epoch": 0, "step": 0, "val/psnr": 5}])
     curves = figures.training_curves(tmp_path)
     assert curves["train/loss"].x.tolist() == [0, 10, 20, 30, 40, 50, 60, 70]
     assert curves["train/loss"].y.tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
@@ -44,7 +47,7 @@ def test_a_log_without_these_quantities_and_a_run_without_logs_have_no_curves(tm
 
 
 def test_an_infinite_psnr_is_left_out_of_the_curve(tmp_path):
-    write_log(tmp_path, 0, [{"epoch": 0, "step": 0, "val/psnr": "inf"}, {"epoch": 1, "step": 9, "val/psnr": 20}])
+    write_log(tmp_path, 0, [{"epoch": 0, "step": 4, "val/psnr": "inf"}, {"epoch": 1, "step": 9, "val/psnr": 20}])
     assert figures.training_curves(tmp_path)["val/psnr"].y.tolist() == [20]
 
 

@@ -49,8 +49,9 @@ class Curve(NamedTuple):
 def training_curves(run: Path) -> dict[str, Curve]:
     """The curves that a run logged: ``train/loss`` by step and ``val/psnr`` by epoch, each only where there are values.
 
-    A run that was resumed has one log for each part. Where a later part begins, what earlier parts logged from that step on is
-    dropped: those steps were lost with the interruption and done again.
+    `test` and `validate` leave logs beside the training's, which are passed over. A run that was resumed has one log for each
+    part. Where a later part begins, what earlier parts logged from that step on is dropped: those steps were lost with the
+    interruption and done again.
 
     Args:
         run: The run folder.
@@ -62,8 +63,9 @@ def training_curves(run: Path) -> dict[str, Curve]:
     lines: list[dict[str, str]] = []
     for log in logs:
         part = read_csv(log, ["step"], "remove the file or train again")
-        if part:
-            start = min(number(line["step"]) for line in part)
+        # `test` and `validate` log too, at step 0, and are no part of the training
+        start = min((number(line["step"]) for line in part), default=0)
+        if any(line.get("train/loss") for line in part) or start > 0:
             lines = [line for line in lines if number(line["step"]) < start] + part
     curves = {}
     for key, axis in (("train/loss", "step"), ("val/psnr", "epoch")):
