@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def run(command: str, args: Sequence[str]) -> RelightCLI:
     # not as an argument: further ranks are started with the command line of this process
     sys.argv = [before[0], command, *given]
     try:
-        return RelightCLI(
+        cli = RelightCLI(
             RelightTask,
             pl.LightningDataModule,
             subclass_mode_data=True,
@@ -114,3 +115,7 @@ def run(command: str, args: Sequence[str]) -> RelightCLI:
         raise InputError(str(error)) from error
     finally:
         sys.argv = before
+    if cli.trainer.received_sigterm:
+        # Lightning would leave with 0, and a stopped run would look like a finished one
+        raise SystemExit(128 + signal.SIGTERM)
+    return cli

@@ -174,7 +174,9 @@ def test_predict_by_light_and_by_guide(fitted, vidit_root, tmp_path):
         flags += ["--config", str(EXPERIMENTS / "predict.yaml"), f"--data.folder={folder}", *wanted]
         assert main(["predict", *flags, f"--ckpt_path={fitted / 'checkpoints' / 'best.ckpt'}"]) == 0
         assert pixels(run / "predict" / "Image000_6500_N.png").shape == (40, 56, 3)
-        assert (run / "predict" / "lights.csv").read_text().startswith("name,input_azimuth,input_temperature,target_azimuth")
+        assert (run / "predict" / "per_image.csv").read_text().startswith("name,input_azimuth,input_temperature,target_azimuth")
+        assert main(["report", str(run / "predict"), "--output", str(run / "report.html")]) == 0
+        assert "Direction of the input" in (run / "report.html").read_text()
 
 
 def test_challenge_layout_gets_a_submission(fitted, vidit_root, tmp_path):

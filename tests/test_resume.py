@@ -30,6 +30,18 @@ def validations(run):
 
 
 @pytest.mark.slow
+def test_a_terminated_run_does_not_look_finished(vidit_root, tmp_path):
+    process = subprocess.Popen(
+        command(vidit_root, tmp_path / "run", "--trainer.max_steps=100000"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=100) == 128 + signal.SIGTERM
+
+
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(vidit_root, tmp_path):
     """Three epochs of four steps; the second run is killed without notice once the first epoch's checkpoint is there."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -100,19 +100,8 @@ class TestResults(pl.Callback):
         # read by name: this room knows no task
         task: Any = pl_module
         values = {key: float(value) for key, value in task.test_values.items()}
-        summary = {
-            "row": task.row_name,
-            "net": type(task.net).__name__,
-            "light": getattr(task.net, "light", None),
-            "checkpoint": relative(trainer.ckpt_path),
-            "pairs": len(names),
-            "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
-            "parameters": sum(p.numel() for p in task.net.parameters()),
-            "metrics": values,
-            "labels": {key: task.test_metrics.labels[key] for key in values},
-            "absent": task.test_metrics.absent,
-        }
-        write_bytes(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        labels = {key: task.test_metrics.labels[key] for key in values}
+        write_summary(folder, trainer, pl_module, len(names), metrics=values, labels=labels, absent=task.test_metrics.absent)
         print(f"wrote {len(names)} relit images, per_image.csv and summary.json to {folder}")
         for reason in sorted(set(task.test_metrics.absent.values())):
             print(reason)
@@ -124,10 +113,18 @@ class TestResults(pl.Callback):
 
 
 class PredictResults(pl.Callback):
-    """Writes what `predict` returns to ``predict/`` of the run folder: relit images, and the light stream's readings as CSV."""
+    """Writes what `predict` returns to ``predict/`` of the run folder: relit images, and the light stream's readings.
+
+    The readings stand in ``per_image.csv`` beside the lights that the file names tell; with ``summary.json``, `report` takes the
+    folder for a row.
+    """
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start afresh."""
+        self._rows = []
 
     def on_predict_batch_end(
         self,
@@ -147,8 +144,24 @@ class PredictResults(pl.Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the readings."""
         folder = Path(trainer.default_root_dir) / "predict"
-        write_bytes(folder / "lights.csv", table_of(self._rows).encode())
-        print(f"wrote {len(self._rows)} relit images and lights.csv to {folder}")
+        write_bytes(folder / "per_image.csv", table_of(self._rows).encode())
+        write_summary(folder, trainer, pl_module, len(self._rows), metrics={}, labels={}, absent={})
+        print(f"wrote {len(self._rows)} relit images, per_image.csv and summary.json to {folder}")
+
+
+def write_summary(folder: Path, trainer: pl.Trainer, task: Any, pairs: int, **scores: dict[str, Any]) -> None:
+    """Write ``summary.json``: which network with which weights gave the results of a folder, and its scores."""
+    summary = {
+        "row": task.row_name,
+        "net": type(task.net).__name__,
+        "light": getattr(task.net, "light", None),
+        "checkpoint": relative(trainer.ckpt_path),
+        "pairs": pairs,
+        "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
+        "parameters": sum(p.numel() for p in task.net.parameters()),
+        **scores,
+    }
+    write_bytes(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def light_columns(batch: dict[str, Any], outputs: dict[str, Tensor]) -> dict[str, list[float]]:
