@@ -32,7 +32,8 @@ class LTNet(nn.Module):
         use_depth: Whether the network sees the depth at all; without it, cues must be ``none``.
         light: Where the lights come from outside training: ``guide`` (read by the light stream) or ``label`` (the batch's lights
             wherever they are known, read where not).
-        label_dropout: Share of the training samples whose light is read although its label is known, for input and guide apart.
+        label_dropout: Share of the training samples whose light is read although its label is known, for input and guide apart;
+            without depth the label is taken.
         latent: Length of the latent light code.
         match: Whether the light stream correlates the image with computed light and shadow.
         light_width: Channels of the light stream's first stage.
@@ -123,11 +124,11 @@ class LTNet(nn.Module):
         camera, rig = camera[: len(batch["input"])], rig[: len(batch["input"])]
         raw_input, latent_input = codes[: len(camera)], latents[: len(camera)]
         out = {"input_code": raw_input}
-        present, _ = self._choose(batch["input_light"], raw_input)
+        present, _ = self._choose(batch["input_light"], raw_input, batch["depth"])
         if "guide" in batch:
             raw_guide, latent_guide = codes[len(camera) :], latents[len(camera) :]
             out["guide_code"] = raw_guide
-            wanted, given = self._choose(batch["target_light"], raw_guide)
+            wanted, given = self._choose(batch["target_light"], raw_guide, batch["guide_depth"])
             # a light that is given says nothing beyond its numbers, so its latent is zero
             latent_guide = latent_guide * (~given).to(latent_guide.dtype)
         else:
@@ -142,11 +143,14 @@ class LTNet(nn.Module):
         out["relit"], out["field"] = self.field(features, batch["input"])
         return out
 
-    def _choose(self, lights: Tensor, reading: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(self, lights: Tensor, reading: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """The code to work with, label or reading, and a mask ``(B, 1)`` of the samples whose light is wholly the label's."""
         label = encode(lights).to(reading.dtype)
         if self.training:
             use = torch.rand(len(reading), 1, device=reading.device) >= self.label_dropout
+            if self.use_depth:
+                # a reading without depth is too often wrong to teach the relighting by; the light loss still teaches the reading
+                use = use | (depth.flatten(1).amax(dim=1, keepdim=True) == 0)
         else:
             use = torch.full((len(reading), 1), self.light == "label", device=reading.device)
         use = use & ~label.isnan()
