@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ltnet_pl import InputError
-from ltnet_pl.light import mirror_azimuth
+from ltnet_pl.light import linear_to_srgb, mirror_azimuth, srgb_to_linear
 
 Image = NDArray[np.uint8]
 Depth = NDArray[np.float32]
@@ -223,9 +223,7 @@ def exposure_table(stops: float) -> Image:
         >>> exposure_table(0.0)[[0, 100, 255]]
         array([  0, 100, 255], dtype=uint8)
     """
-    display = np.arange(256) / 255
-    linear = np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4) * 2.0**stops
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
+    encoded = linear_to_srgb(srgb_to_linear(np.arange(256) / 255) * 2.0**stops)
     table: Image = np.round(255 * np.minimum(encoded, 1.0)).astype(np.uint8)
     return table
 

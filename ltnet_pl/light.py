@@ -1,4 +1,4 @@
-"""Lights, the rig they stand on, the camera that sees them, and the colour of a black body.
+"""Lights, the rig they stand on, the camera that sees them, the colour of a black body, and the sRGB curve.
 
 Conventions (used by every other module):
 
@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from ltnet_pl import InputError
 
 DIRECTIONS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 """VIDIT's eight light directions, at the multiples of 45 degrees."""
@@ -102,7 +104,7 @@ class Light:
         ambient: Share of the light that arrives equally from everywhere, 0 (none) to 1 (no direction at all).
 
     Raises:
-        ValueError: If a value is outside its range or not finite.
+        InputError: If a value is outside its range or not finite.
     """
 
     azimuth: float
@@ -112,14 +114,14 @@ class Light:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.azimuth):
-            raise ValueError(f"azimuth must be a finite number of degrees, got {self.azimuth}")
+            raise InputError(f"azimuth must be a finite number of degrees, got {self.azimuth}")
         object.__setattr__(self, "azimuth", float(self.azimuth) % 360.0)
         if not 1000.0 <= self.temperature <= 15000.0:
-            raise ValueError(f"temperature must lie within 1000-15000 kelvin, got {self.temperature}")
+            raise InputError(f"temperature must lie within 1000-15000 kelvin, got {self.temperature}")
         if self.elevation is not None and not -90.0 < self.elevation <= 90.0:
-            raise ValueError(f"elevation must lie within (-90, 90] degrees, got {self.elevation}")
+            raise InputError(f"elevation must lie within (-90, 90] degrees, got {self.elevation}")
         if not 0.0 <= self.ambient <= 1.0:
-            raise ValueError(f"ambient must lie within 0-1, got {self.ambient}")
+            raise InputError(f"ambient must lie within 0-1, got {self.ambient}")
 
     @classmethod
     def from_name(cls, name: str) -> Light:
@@ -167,6 +169,9 @@ class Rig:
     Args:
         radius: Radius of the ring, in units of ``|P|``.
         height: Height of the ring above P, in units of ``|P|``.
+
+    Raises:
+        InputError: If a value is outside its range or not finite.
     """
 
     radius: float = 0.9
@@ -174,7 +179,7 @@ class Rig:
 
     def __post_init__(self) -> None:
         if not (0 < self.radius < 100 and -100 < self.height < 100):
-            raise ValueError(f"a rig needs 0 < radius < 100 and |height| < 100, got {self}")
+            raise InputError(f"a rig needs 0 < radius < 100 and |height| < 100, got {self}")
 
     def offset(self, light: Light) -> NDArray[np.float64]:
         """Vector from P to the light in the gravity frame, in units of ``|P|``, shape ``(3,)``."""
@@ -185,6 +190,10 @@ class Rig:
         bearing = math.radians(light.azimuth)
         return np.array([radius * math.sin(bearing), height, -radius * math.cos(bearing)])
 
+    def tensor(self, like: Tensor, count: int) -> Tensor:
+        """Radius and height as a float32 tensor on the device of another, the same row for each sample: ``(count, 2)``."""
+        return like.new_tensor([self.radius, self.height], dtype=torch.float32).expand(count, 2)
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -193,6 +202,9 @@ class Camera:
     Args:
         fov: Vertical field of view of the whole frame in degrees, within (0, 170].
         pitch: Angle in degrees by which the camera looks down, within (-90, 90].
+
+    Raises:
+        InputError: If a value is outside its range or not finite.
     """
 
     fov: float = 50.0
@@ -200,12 +212,16 @@ class Camera:
 
     def __post_init__(self) -> None:
         if not (0 < self.fov <= 170 and -90 < self.pitch <= 90):
-            raise ValueError(f"a camera needs 0 < fov <= 170 and -90 < pitch <= 90 degrees, got {self}")
+            raise InputError(f"a camera needs 0 < fov <= 170 and -90 < pitch <= 90 degrees, got {self}")
 
     def rotation(self) -> NDArray[np.float64]:
         """Matrix ``(3, 3)`` that turns a vector of the gravity frame into the camera frame."""
         c, s = math.cos(math.radians(self.pitch)), math.sin(math.radians(self.pitch))
         return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+
+    def tensor(self, like: Tensor, count: int) -> Tensor:
+        """Field of view and pitch as a float32 tensor on the device of another, the same row for each sample: ``(count, 2)``."""
+        return like.new_tensor([self.fov, self.pitch], dtype=torch.float32).expand(count, 2)
 
 
 def light_tensor(lights: list[Light]) -> Tensor:
@@ -278,3 +294,48 @@ def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
 
 
 _XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+
+
+def srgb_to_linear(display: ArrayLike) -> NDArray[np.float64]:
+    """Display-encoded sRGB values to linear light, element by element; nothing is clipped.
+
+    Below 0 the curve goes on in its straight line, above 1 in its power.
+
+    Args:
+        display: Values of any shape, full scale 1.
+
+    Returns:
+        Array of the same shape.
+
+    Reference:
+        IEC 61966-2-1.
+
+    Example:
+        >>> srgb_to_linear([0.0, 0.5, 1.0]).round(4).tolist()
+        [0.0, 0.214, 1.0]
+    """
+    x = np.asarray(display, dtype=np.float64)
+    # both forms are computed everywhere: the floor keeps negatives out of the power
+    return np.where(x <= 0.04045, x / 12.92, ((np.maximum(x, 0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(linear: ArrayLike) -> NDArray[np.float64]:
+    """Linear light to display-encoded sRGB values, element by element; nothing is clipped.
+
+    The inverse of `srgb_to_linear`, to the four digits that the standard gives where its two forms meet.
+
+    Args:
+        linear: Values of any shape, full scale 1.
+
+    Returns:
+        Array of the same shape.
+
+    Reference:
+        IEC 61966-2-1.
+
+    Example:
+        >>> linear_to_srgb([0.0, 0.5, 1.0]).round(4).tolist()
+        [0.0, 0.7354, 1.0]
+    """
+    x = np.asarray(linear, dtype=np.float64)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)

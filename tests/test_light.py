@@ -1,4 +1,4 @@
-"""Lights, rig, camera and black body: names and mirrors, published chromaticities, every error message."""
+"""Lights, rig, camera, black body, sRGB curve: names and mirrors, published values, every error message."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ltnet_pl import InputError
 from ltnet_pl.light import (
     DIRECTIONS,
     SETTINGS,
@@ -25,8 +26,10 @@ from ltnet_pl.light import (
     direction_of,
     encode,
     light_tensor,
+    linear_to_srgb,
     mired,
     mirror_azimuth,
+    srgb_to_linear,
 )
 
 azimuths = st.floats(0, 360, exclude_max=True)
@@ -217,6 +220,43 @@ def test_black_body_keeps_the_shape():
     assert black_body([[2500, 3500]])[0, 1].tolist() == black_body(3500).tolist()
 
 
+# The sRGB curve
+
+
+@pytest.mark.parametrize(
+    ("display", "linear"),
+    [
+        (0.0, 0.0),
+        (1 / 255, 0.00030353),  # the straight part: 1 / (255 * 12.92)
+        (0.04045, 0.0031308),  # where the two forms meet
+        (118 / 255, 0.18116),  # near a grey card's 18 %
+        (0.5, 0.21404),
+        (188 / 255, 0.50289),
+        (1.0, 1.0),
+        (-0.1, -0.1 / 12.92),  # nothing is clipped
+    ],
+)
+def test_the_srgb_curve_by_its_values(display, linear):
+    assert srgb_to_linear(display).item() == pytest.approx(linear, rel=3e-5)
+    assert linear_to_srgb(linear).item() == pytest.approx(display, rel=3e-5)
+
+
+@given(values=st.lists(st.floats(-1, 8), min_size=1, max_size=6))
+def test_the_srgb_curve_goes_there_and_back(values):
+    # the two forms meet to some 1e-8 only
+    assert linear_to_srgb(srgb_to_linear(values)) == pytest.approx(np.array(values), abs=1e-7)
+    assert srgb_to_linear(linear_to_srgb(values)) == pytest.approx(np.array(values), abs=1e-7)
+
+
+def test_the_srgb_curve_rises_and_keeps_the_shape():
+    steps = np.linspace(-0.5, 2, 5001, dtype=np.float32).reshape(3, 1667)
+    for curve in (srgb_to_linear, linear_to_srgb):
+        out = curve(steps)
+        assert out.shape == steps.shape
+        assert out.dtype == np.float64
+        assert (np.diff(out.ravel()) > 0).all()
+
+
 # Rig and camera
 
 
@@ -254,6 +294,14 @@ def test_a_pitched_camera_looks_down():
     assert (straight @ [0, 0, -1]).tolist() == pytest.approx([0, 1, 0], abs=1e-12)
     # at 30 degrees the ground's normal leans towards the viewer by 30 degrees
     assert (Camera(50, 30).rotation() @ [0, 1, 0]).tolist() == pytest.approx([0, 3**0.5 / 2, 0.5], abs=1e-12)
+
+
+def test_rows_of_camera_and_rig():
+    like = torch.zeros(1, dtype=torch.float64)
+    for rows, expected in ((Camera(50, 35).tensor(like, 3), [50, 35]), (Rig(0.5, 1.5).tensor(like, 3), [0.5, 1.5])):
+        assert rows.dtype == torch.float32
+        assert rows.device == like.device
+        assert rows.tolist() == [expected] * 3
 
 
 # Limits and messages
@@ -300,4 +348,11 @@ def test_clamping_warns_when_it_moves():
 )
 def test_what_is_out_of_range_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("make", [lambda: Light(0, 999), lambda: Rig(radius=0), lambda: Camera(fov=0)])
+def test_a_bad_light_rig_or_camera_is_the_users_to_correct(make):
+    """An `InputError`, which the command line prints in one line."""
+    with pytest.raises(InputError):
         make()

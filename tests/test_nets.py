@@ -265,6 +265,12 @@ def test_own_camera_of_a_crop():
         ({"use_depth": False}, "cues are computed from depth: set cues to none"),
         ({"camera_from": "exif"}, "camera_from is 'exif'; expected one of assumed, estimated, true"),
         ({"label_dropout": 1.5}, "label_dropout is 1.5; expected a share"),
+        ({"latent": -1}, r"--model\.net\.init_args\.latent is -1; expected 0 or more"),
+        ({"light_width": 0}, r"--model\.net\.init_args\.light_width is 0; expected 1 or more"),
+        ({"steps": 0}, r"--model\.net\.init_args\.steps is 0; expected 1 or more"),
+        ({"steps": 0, "cues": "none"}, r"--model\.net\.init_args\.steps is 0"),
+        ({"widths": ()}, r"--model\.net\.init_args\.widths is \[\]; expected one or more positive numbers of channels"),
+        ({"widths": (8, 0)}, r"--model\.net\.init_args\.widths is \[8, 0\]; expected one or more positive"),
     ],
 )
 def test_ltnet_refuses(arguments, message):
@@ -275,6 +281,8 @@ def test_ltnet_refuses(arguments, message):
 def test_baselines_refuse(batch):
     with pytest.raises(InputError, match="output is 'both'"):
         UNet(output="both")
+    with pytest.raises(InputError, match=r"--model\.net\.init_args\.widths is \[8, -4\]; expected one or more positive"):
+        UNet(widths=[8, -4])
     with pytest.raises(InputError, match="expected a positive number of images"):
         ColorAffine(prior_images=0)
     unknown = {**batch, "input_light": torch.full((3, 2), torch.nan)}

@@ -160,9 +160,8 @@ class RelightLoss(nn.Module):
 
     def _smoothness(self, out: Out, batch: Batch) -> Tensor:
         """Smoothness under an assumed camera: the true one is not the loss's to know, and normals hardly turn with it."""
-        depth, assumed = batch["depth"], Camera()
-        camera = torch.tensor([[assumed.fov, assumed.pitch]], device=depth.device).expand(len(depth), 2)
-        normals = normals_from_depth(depth, camera, batch["crop"])
+        depth = batch["depth"]
+        normals = normals_from_depth(depth, Camera().tensor(depth, len(depth)), batch["crop"])
         return smoothness_loss(out["field"], depth, normals, torch.stack([batch["input"], batch["target"]], dim=1))
 
     def _light(self, out: Out, batch: Batch) -> Tensor:

@@ -134,7 +134,7 @@ class UNet(nn.Module):
         codes = torch.cat([encode(batch["input_light"]), encode(batch["target_light"])], dim=1)
         if codes.isnan().any():
             raise InputError("UNet needs labelled lights, but the batch's input or target light is unknown")
-        camera = image.new_tensor([self.camera.fov, self.camera.pitch], dtype=torch.float32).expand(len(image), 2)
+        camera = self.camera.tensor(image, len(image))
         with torch.no_grad():
             plain = plain_geometry(Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera))
         planes = codes[:, :, None, None].expand(-1, -1, *image.shape[-2:])

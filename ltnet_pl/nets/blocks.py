@@ -8,6 +8,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ltnet_pl import InputError
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions with group normalisation around a residual connection, modulated by a code where there is one.
@@ -49,12 +51,18 @@ class Backbone(nn.Module):
         in_channels: Channels of the input.
         widths: Channels per level, the first at full resolution, each further one at half of the one before.
         code_channels: Length of the code that modulates the bottom and the decoder; 0 for none.
+
+    Raises:
+        InputError: If there are no widths, or one is below 1.
     """
 
     def __init__(self, in_channels: int, widths: Sequence[int], code_channels: int = 0) -> None:
         super().__init__()
         if not widths or any(w < 1 for w in widths):
-            raise ValueError(f"widths must be one or more positive numbers of channels, got {tuple(widths)}")
+            raise InputError(
+                f"--model.net.init_args.widths is {list(widths)}; expected one or more positive numbers of channels, e.g. "
+                "[24, 48, 96, 128]"
+            )
         self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         pairs = list(pairwise(widths))
         self.encoder = nn.ModuleList(Block(fine) for fine, _ in pairs)

@@ -42,6 +42,9 @@ class LTNet(nn.Module):
         rig: The rig that is assumed.
         camera_from: ``assumed``; ``estimated``: the pitch under which some light explains the image best, the rest as assumed;
             ``true``: the batch's camera and rig where they are known (an upper bound).
+
+    Raises:
+        InputError: If a value is none of those, or too small.
     """
 
     def __init__(
@@ -67,6 +70,9 @@ class LTNet(nn.Module):
             raise InputError(f"cues is {cues!r} with use_depth false; cues are computed from depth: set cues to none")
         if not 0.0 <= label_dropout <= 1.0:
             raise InputError(f"label_dropout is {label_dropout}; expected a share within 0-1")
+        for name, value, least in (("latent", latent, 0), ("light_width", light_width, 1), ("steps", steps, 1)):
+            if value < least:
+                raise InputError(f"--model.net.init_args.{name} is {value}; expected {least} or more")
         self.light, self.label_dropout, self.use_depth = light, label_dropout, use_depth
         if camera_from not in get_args(CameraSource):
             raise InputError(f"camera_from is {camera_from!r}; expected one of {', '.join(get_args(CameraSource))}")
@@ -91,8 +97,7 @@ class LTNet(nn.Module):
         """Camera and rig ``(B, 2)``: assumed, or the batch's where they are to be used and known."""
         depth = batch["depth"]
         use = known and self.camera_from == "true"
-        camera = depth.new_tensor([self.camera.fov, self.camera.pitch], dtype=torch.float32).expand(len(depth), 2)
-        rig = depth.new_tensor([self.rig.radius, self.rig.height], dtype=torch.float32).expand(len(depth), 2)
+        camera, rig = (part.tensor(depth, len(depth)) for part in (self.camera, self.rig))
         return known_or(camera, batch["camera"], use), known_or(rig, batch["rig"], use)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

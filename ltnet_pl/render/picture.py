@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltnet_pl import InputError
-from ltnet_pl.light import SETTINGS, TEMPERATURES, Light, Rig, black_body
+from ltnet_pl.light import TEMPERATURES, Light, Rig, black_body, linear_to_srgb
 from ltnet_pl.render.families import FAMILIES
 from ltnet_pl.render.scenes import Scene
 from ltnet_pl.render.tracer import Tracer, Truth
@@ -58,9 +58,7 @@ def combine(lit: Image, window: Image, temperature: float) -> Image:
 
 def display(linear: Image) -> NDArray[np.uint8]:
     """Linear values to 8-bit sRGB (IEC 61966-2-1), clipped to [0, 1] first."""
-    x = np.clip(linear, 0.0, 1.0).astype(np.float64)
-    curve = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    return np.rint(255.0 * curve).astype(np.uint8)
+    return np.rint(255.0 * linear_to_srgb(np.clip(linear, 0.0, 1.0))).astype(np.uint8)
 
 
 def exposure_of(lit: Image, window: Image, level: float) -> float:
@@ -157,7 +155,3 @@ def trace(tracer: Tracer, level: float, samples: int, seed: int, pause: Callable
     stack = np.stack(lit)
     distance = float(np.linalg.norm(tracer.centre - tracer.scene.eye()))
     return Pictures(tracer.scene, distance, tracer.truth(), stack, window, exposure_of(stack, window, level))
-
-
-NAMES = tuple(light.name for light in SETTINGS)
-"""VIDIT's names of the 40 lights, in the order of ``SETTINGS``."""
