@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scenes
 
 from ltnet_pl import InputError
 from ltnet_pl.data import AnyToAnyDataModule, AugmentSettings, OneToOneDataModule
+from ltnet_pl.data.datasets import InOrder
+from ltnet_pl.vidit import Pair, find_settings
 
 
 @pytest.fixture
@@ -195,11 +199,71 @@ def test_depth_and_target_of_another_size(small, tmp_path):
     scenes.write_depth(small / "Image000.npy", np.ones((8, 10), np.float32))
     data = AnyToAnyDataModule(root=str(small))
     data.setup("fit")
-    with pytest.raises(InputError, match=r"Image000\.npy: is 8 x 10 \(height x width\), expected 16 x 20"):
+    with pytest.raises(
+        InputError, match=r"Image000\.npy: is 8 x 10 \(height x width\), but .*Image000_.*png is 16 x 20; .*resize"
+    ):
         list(data.train_dataloader())
     track = scenes.write_one_to_one(tmp_path / "track", size=(16, 20))
     scenes.write_image(track / "target" / "Image001.png", np.zeros((8, 10, 3), np.uint8))
     data = OneToOneDataModule(root=str(track))
     data.setup("fit")
     with pytest.raises(InputError, match=r"target/Image001\.png: is 8 x 10"):
+        list(data.train_dataloader())
+
+
+@pytest.mark.parametrize("cache_mb", [512, 0])
+@pytest.mark.parametrize("crop", [None, 12])
+@pytest.mark.parametrize(
+    ("start", "target", "guide", "odd", "other"),
+    [
+        (
+            "Image001_6500_E",
+            "Image001_4500_N",
+            "Image000_4500_N",
+            r"Image001\.npy: is 16 x 20",
+            r"Image001_6500_E\.png is 20 x 24",
+        ),
+        ("Image001_4500_N", "Image001_6500_E", "Image000_6500_E", r"Image001_6500_E\.png: is 20 x 24", r"4500_N\.png is 16 x 20"),
+        (
+            "Image000_4500_N",
+            "Image000_6500_E",
+            "Image001_6500_E",
+            r"Image001\.npy: is 16 x 20",
+            r"Image001_6500_E\.png is 20 x 24",
+        ),
+    ],
+    ids=["input", "target", "guide"],
+)
+def test_one_light_of_another_size(small, start, target, guide, odd, other, crop, cache_mb):
+    scenes.write_image(small / "Image001_6500_E.png", np.zeros((20, 24, 3), np.uint8))
+    views = {view.image.stem: view for lights in find_settings(small).values() for view in lights.values()}
+    data = AnyToAnyDataModule(root=str(small), crop=crop, cache_mb=cache_mb, batch_size=1)
+    data.setup("fit")
+    train = data.datasets["train"]
+
+    def read(*stems):
+        train.draw = InOrder([Pair("a", *(views[stem] for stem in stems))])
+        return train[0]
+
+    read("Image001_4500_N", "Image001_4500_E", "Image000_4500_E")  # depths are in the cache from here on
+    read("Image000_4500_N", "Image000_4500_E", "Image001_4500_E")
+    for _ in range(2):  # a refused file is refused again
+        with pytest.raises(InputError, match=rf"{odd} \(height x width\), but .*{other}; expected one size .*: resize"):
+            read(start, target, guide)
+    with pytest.raises(InputError, match="expected one size"):
+        list(data.train_dataloader())
+
+
+@pytest.mark.parametrize("crop", [None, 12])
+def test_guide_without_depth_of_another_size(small, crop):
+    scenes.write_image(small / "Image001_6500_E.png", np.zeros((20, 24, 3), np.uint8))
+    settings = find_settings(small)
+    odd = replace(settings["Image001"]["6500_E"], depth=None)
+    data = AnyToAnyDataModule(root=str(small), crop=crop)
+    data.setup("fit")
+    train = data.datasets["train"]
+    train.draw = InOrder([Pair("a", settings["Image000"]["4500_N"], settings["Image000"]["6500_E"], odd)])
+    with pytest.raises(
+        InputError, match=r"Image001_6500_E\.png: is 20 x 24 .*Image000_4500_N\.png is 16 x 20; expected .*resize"
+    ):
         list(data.train_dataloader())

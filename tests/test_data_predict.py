@@ -183,7 +183,13 @@ def test_two_images_of_one_name(folder):
 
 def test_depth_of_another_size(folder):
     scenes.write_depth(folder / "Image000.npy", np.ones((8, 8), np.float32))
-    refused(r"Image000\.npy: is 8 x 8 \(height x width\), expected 24 x 32", folder, **EAST)
+    refused(r"Image000\.npy: is 8 x 8 \(height x width\), but .*Image000.*png is 24 x 32; .*resize", folder, **EAST)
+
+
+def test_one_light_of_another_size(folder):
+    """The scene's depth fits its other images, and is remembered from them."""
+    scenes.write_image(folder / "Image000_6500_N.png", np.zeros((20, 24, 3), np.uint8))
+    refused(r"Image000\.npy: is 24 x 32 \(height x width\), but .*6500_N\.png is 20 x 24; .*resize", folder, **EAST)
 
 
 def test_real_frames_with_lights_in_their_names(samples):

@@ -125,9 +125,9 @@ def test_a_test_set_never_gets_the_ground_truth_of_validation(tmp_path):
 
 def test_target_light_and_mirrored():
     views = [View("Image000", Path("a.png"), None, light) for light in (None, N_LIGHT, E_LIGHT)]
-    assert Pair("a", views[0], views[1], views[2], Light(10, 3000)).target_light == N_LIGHT
-    assert Pair("a", views[0], views[0], views[2], Light(10, 3000)).target_light == E_LIGHT
-    assert Pair("a", views[0], wanted=Light(10, 3000)).target_light == Light(10, 3000)
+    assert Pair("a", views[0], views[1], views[2]).target_light == N_LIGHT
+    assert Pair("a", views[0], views[0], views[2]).target_light == E_LIGHT
+    assert Pair("a", views[1], views[0]).target_light is None
     assert Pair("a_mirror", views[0]).mirrored
     assert not Pair("mirror_a", views[0]).mirrored
 

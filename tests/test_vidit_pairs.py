@@ -282,6 +282,7 @@ def test_what_is_no_list_at_all(tmp_path, data, message):
 
 UNKNOWN = View("Pair000", Path("Pair000.png"), None, None)
 KNOWN = View("Image000", Path("Image000_6500_N.png"), None, Light(0, 6500))
+NAMELESS = View("Image000", Path("Image000.png"), None, Light(10, 6500))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ KNOWN = View("Image000", Path("Image000_6500_N.png"), None, Light(0, 6500))
         ([], "an empty pair list"),
         ([Pair("Pair000", UNKNOWN, KNOWN)], "pair Pair000 has an unknown light"),
         ([Pair("a", KNOWN)], "pair a has an unknown light"),
-        ([Pair("a", KNOWN, wanted=Light(10, 6500))], "pair a: .* has no name; only pairs of VIDIT's settings"),
+        ([Pair("a", KNOWN, NAMELESS)], "pair a: .* has no name; only pairs of VIDIT's settings"),
         ([Pair("a", KNOWN, KNOWN), Pair("a", KNOWN, KNOWN)], "pair name 'a' appears twice"),
         ([Pair("a/b", KNOWN, KNOWN)], "pair name 'a/b' cannot name a file"),
     ],

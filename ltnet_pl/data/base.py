@@ -161,7 +161,10 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         self.datasets[split] = PairDataset(pairs, self.frames, self.frame_size, truth)
 
     def _check(self, views: Sequence[View], crop: int | None = None) -> None:
-        """One size for all frames, and windows no larger than frames; from headers, one image per scene."""
+        """One size for all frames, and windows no larger than frames; from headers, one image per scene.
+
+        The other files of a scene are held against each other as they are read, by `load`.
+        """
         sizes: dict[str, tuple[tuple[int, int], View]] = {}
         for view in views:
             if view.scene not in sizes:

@@ -39,7 +39,7 @@ def load(pair: Pair, frames: Frames) -> Sample:
     """The frames of a pair, flipped where the pair is a mirrored one; `frame_depth` is not made yet.
 
     Raises:
-        InputError: If a file is missing or broken, or sizes within the scene differ.
+        InputError: If a file is missing or broken, or the sizes of input, depth, target and guide do not go together.
     """
     source, target, guide = pair.input, pair.target, pair.guide
     if source.depth is None:
@@ -54,6 +54,12 @@ def load(pair: Pair, frames: Frames) -> Sample:
         guide=None if guide is None else frames.image(guide.image),
         guide_depth=None if guide is None or guide.depth is None else frames.depth(guide.depth, guide.image),
     )
+    if guide is not None and sample.guide is not None and sample.guide.shape != sample.input.shape:
+        (height, width), (rows, columns) = sample.guide.shape[:2], sample.input.shape[:2]
+        raise InputError(
+            f"{guide.image}: is {height} x {width} (height x width{' after --data.size' if frames.size else ''}), but the input "
+            f"{source.image} is {rows} x {columns}; expected one size for both, which one network reads: resize the odd one"
+        )
     return mirror(sample) if pair.mirrored else sample
 
 

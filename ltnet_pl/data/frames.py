@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,18 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.array(Image.fromarray(image).resize((width, height), method))
 
 
+class _Frame(NamedTuple):
+    """A decoded file as it is served, and the height and width that it has on disk."""
+
+    array: NDArray[Any]
+    original: tuple[int, int]
+
+
 class Frames:
     """Reads images and depths, resizes them, and remembers the most recently used ones.
+
+    Files of one scene must have one size on disk. Each call compares them, whether or not they are remembered: pixels that do not
+    stand on each other could be cut to windows of one size, and nothing later would notice.
 
     Args:
         size: Length to which the shorter side is resized, in pixels; None keeps the files' size.
@@ -55,7 +65,7 @@ class Frames:
     def __init__(self, size: int | None, cache_mb: float) -> None:
         self.size = size
         self.capacity = int(cache_mb * 1e6)
-        self._held: OrderedDict[tuple[str, Path], NDArray[Any]] = OrderedDict()
+        self._held: OrderedDict[tuple[str, Path], _Frame] = OrderedDict()
         self._bytes = 0
 
     def image(self, path: Path, partner: Path | None = None) -> NDArray[np.uint8]:
@@ -66,14 +76,18 @@ class Frames:
             partner: Image whose size it must have.
 
         Raises:
-            InputError: As `ltnet_pl.vidit.read_image`.
+            InputError: As `ltnet_pl.vidit.read_image`, or if its size is not the partner's.
         """
 
-        def load() -> NDArray[np.uint8]:
-            image = read_image(path, None if partner is None else image_size(partner))
-            return resize_image(image, fitted_size((image.shape[0], image.shape[1]), self.size))
+        def load() -> _Frame:
+            image = read_image(path)
+            size = (image.shape[0], image.shape[1])
+            return _Frame(resize_image(image, fitted_size(size, self.size)), size)
 
-        return self._remembered(("image", path), load)
+        frame = self._remembered(("image", path), load)
+        if partner is not None:
+            self._expect_size_of(partner, path, frame.original)
+        return frame.array
 
     def depth(self, path: Path, image: Path) -> NDArray[np.float32]:
         """The depth that belongs to an image, ``(H, W)`` float32; shared, so not to be written to.
@@ -82,33 +96,46 @@ class Frames:
             InputError: As `ltnet_pl.vidit.read_depth`, or if its size is not the image's.
         """
 
-        def load() -> NDArray[np.float32]:
-            size = image_size(image)
-            depth = read_depth(path, size)
+        def load() -> _Frame:
+            depth = read_depth(path)
+            size = (depth.shape[0], depth.shape[1])
+            self._expect_size_of(image, path, size)  # before the resizing, whose own mistake would hide this one
             fitted = fitted_size(size, self.size)
             if fitted == size:
-                return depth
+                return _Frame(depth, size)
             small = nearest(depth, fitted)
             if not small.any():
                 raise InputError(f"{path}: nothing above 0 is left at {fitted[0]} x {fitted[1]}; raise --data.size")
-            return small
+            return _Frame(small, size)
 
-        return self._remembered(("depth", path), load)
+        frame = self._remembered(("depth", path), load)
+        self._expect_size_of(image, path, frame.original)
+        return frame.array
 
-    def _remembered(self, key: tuple[str, Path], load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    def _expect_size_of(self, image: Path, path: Path, found: tuple[int, int]) -> None:
+        """Refuse a file whose size on disk is not that of an image of its scene."""
+        held = self._held.get(("image", image))
+        size = image_size(image) if held is None else held.original
+        if found != size:
+            raise InputError(
+                f"{path}: is {found[0]} x {found[1]} (height x width), but {image} is {size[0]} x {size[1]}; expected one size "
+                "for image, depth and ground truth of a scene: resize the odd one (depth by nearest neighbour) or fetch it again"
+            )
+
+    def _remembered(self, key: tuple[str, Path], load: Callable[[], _Frame]) -> _Frame:
         """What was loaded under a key, loading it now if it is not held; the longest unused goes first when memory is full."""
         held = self._held.get(key)
         if held is not None:
             self._held.move_to_end(key)
             return held
-        array = load()
-        array.setflags(write=False)  # a sample that changed it in place would change every later one
-        if array.nbytes <= self.capacity:
-            self._held[key] = array
-            self._bytes += array.nbytes
+        frame = load()
+        frame.array.setflags(write=False)  # a sample that changed it in place would change every later one
+        if frame.array.nbytes <= self.capacity:
+            self._held[key] = frame
+            self._bytes += frame.array.nbytes
             while self._bytes > self.capacity:
-                self._bytes -= self._held.popitem(last=False)[1].nbytes
-        return array
+                self._bytes -= self._held.popitem(last=False)[1].array.nbytes
+        return frame
 
     def __getstate__(self) -> dict[str, Any]:
         # what another process can read from disk is not sent to it

@@ -105,7 +105,8 @@ class PredictDataModule(pl.LightningDataModule):
     The wanted light is either `azimuth` with `temperature`, or the light of a `guide` image. With several azimuths or
     temperatures every image is relit to every combination, and the light becomes part of the result's name; else the name is the
     file's stem.
-    Where a file's name says its light (``Image000_4500_E.png``, ``A_NE.png``), the network is told.
+    Where a file's name says its light (``Image000_4500_E.png``, ``A_NE.png``), a network with ``light: label`` uses it, and the
+    readings that are written can be compared with it.
 
     Args:
         folder: Folder of the images (PNG, JPEG).

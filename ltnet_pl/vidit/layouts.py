@@ -77,25 +77,23 @@ class Pair:
         input: The image to relight.
         target: Ground truth; None where it is private or there is none.
         guide: Image whose light is wanted; None where the light is known instead.
-        wanted: The wanted light where neither target nor guide tell it.
     """
 
     name: str
     input: View
     target: View | None = None
     guide: View | None = None
-    wanted: Light | None = None
 
     @property
     def target_light(self) -> Light | None:
-        """The wanted light: the target's, else the guide's, else `wanted`; None where nobody knows it.
+        """The wanted light: the target's, else the guide's; None where nobody knows it.
 
         Of a mirrored pair it is the light as stored, before the flip.
         """
         for view in (self.target, self.guide):
             if view is not None and view.light is not None:
                 return view.light
-        return self.wanted
+        return None
 
     @property
     def mirrored(self) -> bool:
