@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import ltnet_pl.callbacks
 import ltnet_pl.data
 import ltnet_pl.nets  # noqa: F401  # as the comment above says
 from ltnet_pl import InputError
-from ltnet_pl.callbacks import RunConfig, TestResults
+from ltnet_pl.callbacks import RunConfig, check_devices
 from ltnet_pl.metrics import MetricSettings
 from ltnet_pl.tasks import RelightTask
 
@@ -50,11 +51,30 @@ class RelightCLI(LightningCLI):
         pass
 
     def before_test(self) -> None:
-        """Refuse several devices before any process is started."""
-        TestResults.check_devices(self.trainer)
+        """Refuse several devices before any process is started, and a network that was never trained."""
+        check_devices(self.trainer)
+        self._check_weights()
+
+    def before_predict(self) -> None:
+        """The same."""
+        self.before_test()
+
+    def before_validate(self) -> None:
+        """Refuse a network that was never trained."""
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        if self.model.net.state_dict() and self.config[self.subcommand].get("ckpt_path") is None:
+            raise InputError(
+                f"{self.subcommand} has no --ckpt_path, and {type(self.model.net).__name__} has weights to load; give best, last "
+                "or a file"
+            )
 
     def before_instantiate_classes(self) -> None:
-        """Turn `--ckpt_path best` or `last` into the run folder's file outside `fit`, and check that a file is there."""
+        """Turn `--ckpt_path best` or `last` into the run folder's file, and check that a file is there.
+
+        `fit` from `last` starts afresh where there is none yet, so that one command both starts a run and goes on with it.
+        """
         config = self.config[self.subcommand]
         run = Path(config.trainer.default_root_dir or ".")
         if run.exists() and not run.is_dir():
@@ -63,15 +83,20 @@ class RelightCLI(LightningCLI):
         if path is None:
             return
         folder = run / "checkpoints"
-        if path in ("best", "last") and self.subcommand != "fit":
-            path = str(folder / f"{path}.ckpt")
-            config.ckpt_path = path
-        if path not in ("best", "last", "hpc", "registry") and not Path(path).is_file():
+        file = folder / f"{path}.ckpt" if path in ("best", "last") else Path(path)
+        if self.subcommand == "fit" and path == "last" and not file.exists():
+            print(f"no checkpoint in {folder} yet: the run starts")
+            config.ckpt_path = None
+            return
+        if not file.is_file():
             there = sorted(str(p) for p in folder.glob("*.ckpt"))
             raise InputError(
                 f"--ckpt_path {path} is not a file; "
                 + (f"this run has {', '.join(there)}" if there else f"there is no checkpoint in {folder} either: run fit first")
             )
+        if not zipfile.is_zipfile(file):
+            raise InputError(f"--ckpt_path {file} is broken or no checkpoint; expected a file that fit wrote: choose another")
+        config.ckpt_path = str(file)
 
 
 def run(command: str, args: Sequence[str]) -> RelightCLI:

@@ -88,7 +88,14 @@ class RelightTask(pl.LightningModule):
         optimizer = self.optimizer(weights)
         if self.scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+        scheduler = self.scheduler(optimizer)
+        steps = getattr(scheduler, "T_max", 1)
+        if steps < 1:
+            raise InputError(
+                f"--model.scheduler.init_args.T_max is {steps}; expected the number of steps: set it, or "
+                "--trainer.max_steps, which it follows in base.yaml"
+            )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _step(self, batch: Batch, stage: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Network, extra passes that the loss needs, and the loss's parts, logged under the stage."""
@@ -209,6 +216,33 @@ class RelightTask(pl.LightningModule):
                 f"configured ({len(wrong)} of {len(own)} tensors differ, {min(wrong)} first); use a checkpoint with the "
                 "config.yaml of its own run"
             )
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self._keep_what_was_asked(checkpoint)
+
+    def _keep_what_was_asked(self, checkpoint: dict[str, Any]) -> None:
+        """Put the optimiser's and the schedule's configured values in place of the checkpoint's; its moments stay.
+
+        Otherwise a resumed run would silently ignore a changed learning rate, and a longer run its longer schedule.
+        """
+        configured: Any = self.configure_optimizers()
+        if configured is None or not checkpoint.get("optimizer_states"):
+            return
+        optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+        scheduler = configured["lr_scheduler"]["scheduler"] if isinstance(configured, dict) else None
+        if scheduler is not None and type(scheduler) is not torch.optim.lr_scheduler.ReduceLROnPlateau:
+            with warnings.catch_warnings():
+                # replayed without the optimiser, to where the checkpoint stands
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                for _ in range(checkpoint["global_step"]):
+                    scheduler.step()
+            checkpoint["lr_schedulers"] = [scheduler.state_dict()]
+        for kept, asked in zip(checkpoint["optimizer_states"][0]["param_groups"], optimizer.param_groups, strict=True):
+            if kept.keys() - {"initial_lr"} != asked.keys() - {"initial_lr"}:
+                raise InputError(
+                    "the checkpoint was trained with another optimiser than --model.optimizer "
+                    f"{type(optimizer).__name__}; go on with the same, or start a new run"
+                )
+            kept.update({key: value for key, value in asked.items() if key != "params"})
 
 
 def _back(batch: Batch, image: Tensor) -> Batch:

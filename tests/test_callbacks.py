@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks import EMA, EpochSeed, TestResults
+from ltnet_pl.callbacks import EMA, EpochSeed, Panels, TestResults
 from ltnet_pl.callbacks.files import write_bytes, write_png
 from ltnet_pl.callbacks.panels import TILES, image_of_depth, panel
 from ltnet_pl.callbacks.results import light_columns, relative, slug, submission, table_of
@@ -100,6 +100,7 @@ def fake_task(light="guide"):
     net.light = light
     return SimpleNamespace(
         net=net,
+        row=None,
         row_name="Linear (guide light)",
         test_values={"psnr": torch.tensor(20.5)},
         test_metrics=SimpleNamespace(
@@ -128,6 +129,23 @@ def test_test_results_writes_everything(batch, tmp_path, capsys):
     assert {p.name for p in folder.iterdir()} == {"images", "panels", "per_image.csv", "summary.json", "submission.zip"}
     assert len(list((folder / "images").iterdir())) == len(list((folder / "panels").iterdir())) == 3
     assert "LPIPS and MPS are absent: no weights" in capsys.readouterr().out
+
+
+def test_rows_of_other_lists_get_names_of_their_own():
+    data = SimpleNamespace(test_split="identity", folders={"test": (None, None)})
+    trainer = SimpleNamespace(default_root_dir="run", datamodule=data)
+    assert TestResults.row(trainer, fake_task()) == "Linear (guide light), identity"
+    data.test_split, data.folders = "test", {"test": ("some/track2", None)}
+    assert TestResults.row(trainer, fake_task()) == "Linear (guide light), track2"
+    chosen = fake_task()
+    chosen.row = chosen.row_name = "mine"
+    assert TestResults.row(trainer, chosen) == "mine"
+
+
+@pytest.mark.parametrize("arguments", [{"every": 0}, {"images": -1}])
+def test_panels_refuse(arguments):
+    with pytest.raises(InputError, match="every 1 or more epochs"):
+        Panels(**arguments)
 
 
 def test_test_refuses_several_devices():

@@ -21,10 +21,6 @@ from ltnet_pl.cli import COMMANDS, main
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 BASE = ["--config", str(EXPERIMENTS / "base.yaml"), "--config", str(EXPERIMENTS / "debug.yaml")]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`.fit.ckpt_path=.last..` is set, but there is no last checkpoint"),
-]
-
 
 def arguments(root, run, *more, lists=None):
     """Flags of a tiny any-to-any run."""
@@ -90,8 +86,9 @@ def test_test_is_the_metric_of_the_written_image(fitted, vidit_root):
     assert psnr == pytest.approx(float(row["psnr"]), abs=1.0)  # the two resampling filters differ a little
 
 
-def test_label_light_is_a_row_of_its_own(fitted, vidit_root):
-    flags = arguments(vidit_root, fitted, "--model.net.init_args.light=label", "--ckpt_path=best")
+def test_label_light_is_a_row_of_its_own(fitted):
+    """By the run's own configuration, as a user would."""
+    flags = ["--config", str(fitted / "config.yaml"), "--model.net.init_args.light=label", "--ckpt_path=best"]
     assert main(["test", *flags]) == 0
     assert json.loads((fitted / "test" / "LTNet-label-light" / "summary.json").read_text())["light"] == "label"
 
@@ -112,11 +109,18 @@ def test_resume_keeps_flags_and_the_old_config(fitted, vidit_root, tmp_path):
     """The checkpoint's own hyperparameters must not override what the user writes."""
     run = tmp_path / "run"
     shutil.copytree(fitted, run)
-    flags = arguments(vidit_root, run, "--trainer.max_steps=6", "--model.optimizer.init_args.weight_decay=0.07")
+    more = ("--trainer.max_steps=6", "--model.optimizer.init_args.weight_decay=0.07", "--model.optimizer.init_args.lr=0.5")
+    flags = arguments(vidit_root, run, *more)
     assert main(["fit", *flags, f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"]) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["optimizer"]["init_args"]["weight_decay"] == 0.07
     assert yaml.safe_load((run / "config.1.yaml").read_text())["model"]["optimizer"]["init_args"]["weight_decay"] == 0.01
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    # the optimiser too, and a schedule as if it had been this one from the start: at its end, the cosine is at 0
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert (group["weight_decay"], group["initial_lr"]) == (0.07, 0.5)
+    assert group["lr"] == pytest.approx(0.0, abs=1e-9)
+    assert checkpoint["lr_schedulers"][0]["T_max"] == 6
     curves = [path for path in run.glob("logs/*/metrics.csv") if "train/loss" in path.read_text()]
     assert len(curves) == 2
 
@@ -157,6 +161,8 @@ def test_wandb_offline(vidit_root, tmp_path):
     assert result.returncode == 0, result.stderr
     run = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert list(run.glob("*.wandb"))
+    assert list(run.glob("files/media/images/val/panels*.png"))
+    assert "name: null" in (tmp_path / "run" / "config.yaml").read_text()
     assert (tmp_path / "run" / "config.yaml").exists()
 
 
@@ -169,8 +175,7 @@ def test_predict_by_light_and_by_guide(fitted, vidit_root, tmp_path):
         shutil.copy(vidit_root / name, folder)
     for wanted in (["--data.azimuth=90", "--data.temperature=4500"], [f"--data.guide={vidit_root / 'Image002_4500_E.png'}"]):
         run = tmp_path / f"predicted{len(wanted)}"
-        flags = [*BASE[:2], "--model.net.init_args.widths=[8,12]", "--model.net.init_args.light_width=8"]
-        flags += ["--model.net.init_args.steps=8", f"--trainer.default_root_dir={run}", "--trainer.accelerator=cpu"]
+        flags = ["--config", str(fitted / "config.yaml"), f"--trainer.default_root_dir={run}"]
         flags += ["--config", str(EXPERIMENTS / "predict.yaml"), f"--data.folder={folder}", *wanted]
         assert main(["predict", *flags, f"--ckpt_path={fitted / 'checkpoints' / 'best.ckpt'}"]) == 0
         assert pixels(run / "predict" / "Image000_6500_N.png").shape == (40, 56, 3)
@@ -261,6 +266,10 @@ def test_misspelt_keys_are_named(more, message, vidit_root, tmp_path, capsys):
         (["--metrics.lpips_weights=nowhere.pth", "--model.loss.perceptual=1"], "nowhere.pth"),
         (["--ckpt_path=nowhere.ckpt"], "--ckpt_path nowhere.ckpt is not a file"),
         (["--data.val_scenes=9"], "val_scenes"),
+        (["--ckpt_path=best"], "run fit first"),
+        (["--trainer.max_epochs=1", "--trainer.max_steps=-1"], "T_max is -1"),
+        (["--model.net.init_args.camera.fov=500"], "fov"),
+        (["--model.net.init_args.widths=[]"], "widths"),
     ],
 )
 def test_mistakes_end_with_one_line_and_status_2(more, message, vidit_root, tmp_path, capsys):
@@ -282,6 +291,70 @@ def test_checkpoint_of_another_network(fitted, vidit_root, tmp_path, capsys):
     assert "holds the weights of LTNet, which do not fit --model.net LTNet as configured" in capsys.readouterr().err
 
 
+def test_broken_checkpoint(fitted, vidit_root, tmp_path, capsys):
+    path = tmp_path / "half.ckpt"
+    path.write_bytes((fitted / "checkpoints" / "best.ckpt").read_bytes()[:5000])
+    assert main(["test", *arguments(vidit_root, fitted), f"--ckpt_path={path}"]) == 2
+    assert "half.ckpt is broken or no checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_untrained_weights_are_not_scored(command, vidit_root, tmp_path, capsys):
+    assert main([command, *arguments(vidit_root, tmp_path / "run")]) == 2
+    assert f"{command} has no --ckpt_path, and LTNet has weights to load" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_run_does_not_open_this_one(fitted, vidit_root, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    assert main(["fit", *arguments(vidit_root, run), f"--ckpt_path={fitted / 'checkpoints' / 'best.ckpt'}"]) == 2
+    assert "already holds a run with checkpoints" in capsys.readouterr().err
+
+
+def test_another_optimiser_does_not_resume(fitted, vidit_root, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    flags = arguments(vidit_root, run, "--trainer.max_steps=6", "--model.optimizer=torch.optim.SGD")
+    assert main(["fit", *flags, "--ckpt_path=last"]) == 2
+    assert "trained with another optimiser than --model.optimizer SGD" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(fitted, vidit_root, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    # a learning rate that no weight survives: the next step's loss is not finite
+    more = ("--trainer.max_steps=8", "--model.optimizer.init_args.lr=1e38")
+    assert main(["fit", *arguments(vidit_root, run, *more), "--ckpt_path=last"]) == 2
+    assert "the loss is not finite at step 5" in capsys.readouterr().err
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_foreign_network(vidit_root, tmp_path, monkeypatch):
+    """The README's example, word for word."""
+    readme = (EXPERIMENTS.parent / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    (tmp_path / "my_package.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    common = arguments(vidit_root, tmp_path / "run", "--model.net=my_package.Mine", "--model.loss.light=0")
+    flags = ["--config", str(EXPERIMENTS / "base.yaml"), *common[4:], "--trainer.max_steps=2", "--data.samples_per_epoch=16"]
+    assert main(["fit", *flags]) == 0
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_bf16_and_two_processes(vidit_root, tmp_path):
+    """Mixed precision with clipping, then two gloo ranks, each in a process of its own as a user starts them."""
+    for name, more in (
+        ("bf16", ["--trainer.precision=bf16-mixed"]),
+        ("ddp", ["--trainer.devices=2", "--trainer.strategy=ddp"]),
+    ):
+        flags = arguments(vidit_root, tmp_path / name, *more)
+        result = subprocess.run([sys.executable, "-m", "ltnet_pl", "fit", *flags], capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / name / "checkpoints" / "best.ckpt").exists()
+
+
 def test_missing_checkpoint_says_what_there_is(vidit_root, tmp_path, capsys):
     assert main(["test", *arguments(vidit_root, tmp_path / "run"), "--ckpt_path=best"]) == 2
     assert "run fit first" in capsys.readouterr().err
@@ -290,4 +363,4 @@ def test_missing_checkpoint_says_what_there_is(vidit_root, tmp_path, capsys):
 def test_several_devices_are_refused_in_test(fitted, vidit_root, capsys):
     flags = arguments(vidit_root, fitted, "--trainer.devices=2", "--trainer.strategy=ddp_spawn", "--ckpt_path=best")
     assert main(["test", *flags]) == 2
-    assert "test numbers come from one device" in capsys.readouterr().err
+    assert "results come from one device" in capsys.readouterr().err

@@ -250,6 +250,15 @@ def _calls(folder):
     return (folder / "calls").read_text().splitlines()
 
 
+def test_readme_is_finished():
+    """Its pictures exist, and no number is still to be filled in."""
+    text = (REPOSITORY / "README.md").read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(pictures) == 3
+    assert all((REPOSITORY / picture).is_file() for picture in pictures)
+    assert not re.findall(r"\b[A-Z]+_[A-Z]{4,}\b", text.replace("LTNET_LPIPS_WEIGHTS", "").replace("LTNET_SAMPLES", ""))
+
+
 @needs_make
 def test_quickstart_renders_trains_tests_reports_and_then_rests(sandbox):
     first = _make(sandbox, "quickstart")

@@ -13,6 +13,7 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
+from ltnet_pl import InputError
 from ltnet_pl.callbacks.files import write_png
 
 TILES = ("input", "depth", "guide", "relit", "target", "error")
@@ -28,6 +29,8 @@ class Panels(pl.Callback):
     """
 
     def __init__(self, images: int = 4, every: int = 1) -> None:
+        if every < 1 or images < 0:
+            raise InputError(f"Panels(images={images}, every={every}); expected 0 or more images, every 1 or more epochs")
         self.images, self.every = images, every
         self._rows: list[NDArray[np.uint8]] = []
 
@@ -45,7 +48,12 @@ class Panels(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep rows until there are enough."""
-        if trainer.sanity_checking or not trainer.is_global_zero or trainer.current_epoch % self.every:
+        if (
+            trainer.state.fn != "fit"
+            or trainer.sanity_checking
+            or not trainer.is_global_zero
+            or trainer.current_epoch % self.every
+        ):
             return
         for i in range(min(len(batch["name"]), self.images - len(self._rows))):
             self._rows.append(panel(batch, outputs["relit"], i))

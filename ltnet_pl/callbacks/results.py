@@ -53,20 +53,7 @@ class TestResults(pl.Callback):
             InputError: If the test runs on more than one device.
         """
         if stage == "test":
-            self.check_devices(trainer)
-
-    @staticmethod
-    def check_devices(trainer: pl.Trainer) -> None:
-        """Refuse more than one process.
-
-        Raises:
-            InputError: If there are more.
-        """
-        if trainer.world_size > 1:
-            raise InputError(
-                f"--trainer.devices gives {trainer.world_size} processes; test numbers come from one device, since a distributed "
-                "sampler repeats images: use --trainer.devices 1"
-            )
+            check_devices(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start afresh."""
@@ -95,21 +82,32 @@ class TestResults(pl.Callback):
         folder = self.folder(trainer, pl_module)
         write_bytes(folder / "per_image.csv", table_of(self._rows).encode())
         names = [row["name"] for row in self._rows]
+        for kind in ("images", "panels"):
+            for stale in {path.stem: path for path in (folder / kind).glob("*.png")}.keys() - set(names):
+                (folder / kind / f"{stale}.png").unlink()
         if all(re.fullmatch(r"(Image|Pair)\d+", name) for name in names):
             write_bytes(folder / "submission.zip", submission(folder / "images", names))
         # read by name: this room knows no task
         task: Any = pl_module
         values = {key: float(value) for key, value in task.test_values.items()}
         labels = {key: task.test_metrics.labels[key] for key in values}
-        write_summary(folder, trainer, pl_module, len(names), metrics=values, labels=labels, absent=task.test_metrics.absent)
+        row = self.row(trainer, pl_module)
+        write_summary(folder, row, trainer, pl_module, len(names), metrics=values, labels=labels, absent=task.test_metrics.absent)
         print(f"wrote {len(names)} relit images, per_image.csv and summary.json to {folder}")
         for reason in sorted(set(task.test_metrics.absent.values())):
             print(reason)
 
     @staticmethod
-    def folder(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Path:
+    def row(trainer: pl.Trainer, task: Any) -> str:
+        """Name of the row: the task's; unless that was chosen, with the list or the folder that was tested, if not the usual."""
+        data: Any = getattr(trainer, "datamodule", None)
+        split, (root, _) = getattr(data, "test_split", "test"), getattr(data, "folders", {}).get("test", (None, None))
+        parts = [part for part in (None if split == "test" else split, root and Path(root).name) if part]
+        return str(task.row_name) if getattr(task, "row", None) or not parts else f"{task.row_name}, {', '.join(parts)}"
+
+    def folder(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Path:
         """Where the results of this row go."""
-        return Path(trainer.default_root_dir) / "test" / slug(str(pl_module.row_name))
+        return Path(trainer.default_root_dir) / "test" / slug(self.row(trainer, pl_module))
 
 
 class PredictResults(pl.Callback):
@@ -121,6 +119,11 @@ class PredictResults(pl.Callback):
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse more than one device: each would write its share over the others'."""
+        if stage == "predict":
+            check_devices(trainer)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start afresh."""
@@ -145,14 +148,28 @@ class PredictResults(pl.Callback):
         """Write the readings."""
         folder = Path(trainer.default_root_dir) / "predict"
         write_bytes(folder / "per_image.csv", table_of(self._rows).encode())
-        write_summary(folder, trainer, pl_module, len(self._rows), metrics={}, labels={}, absent={})
+        task: Any = pl_module
+        write_summary(folder, task.row_name, trainer, pl_module, len(self._rows), metrics={}, labels={}, absent={})
         print(f"wrote {len(self._rows)} relit images, per_image.csv and summary.json to {folder}")
 
 
-def write_summary(folder: Path, trainer: pl.Trainer, task: Any, pairs: int, **scores: dict[str, Any]) -> None:
+def check_devices(trainer: pl.Trainer) -> None:
+    """Refuse more than one process.
+
+    Raises:
+        InputError: If there are more.
+    """
+    if trainer.world_size > 1:
+        raise InputError(
+            f"--trainer.devices gives {trainer.world_size} processes; results come from one device, since a distributed sampler "
+            "repeats images: use --trainer.devices 1"
+        )
+
+
+def write_summary(folder: Path, row: str, trainer: pl.Trainer, task: Any, pairs: int, **scores: dict[str, Any]) -> None:
     """Write ``summary.json``: which network with which weights gave the results of a folder, and its scores."""
     summary = {
-        "row": task.row_name,
+        "row": row,
         "net": type(task.net).__name__,
         "light": getattr(task.net, "light", None),
         "checkpoint": relative(trainer.ckpt_path),

@@ -36,8 +36,13 @@ class RunConfig(SaveConfigCallback):
             return
         folder = Path(trainer.default_root_dir)
         config = folder / "config.yaml"
-        text = self.parser.dump(self.config, skip_none=False)
-        if self.config.get("ckpt_path") is None and any(folder.glob("checkpoints/*.ckpt")):
+        resumed = self.config.get("ckpt_path")
+        # the file says what was trained, not where one of its parts began
+        plain = self.config.clone()
+        plain["ckpt_path"] = None
+        text = self.parser.dump(plain, skip_none=False)
+        own = resumed is not None and Path(resumed).resolve().parent == (folder / "checkpoints").resolve()
+        if not own and any(folder.glob("checkpoints/*.ckpt")):
             raise InputError(
                 f"--trainer.default_root_dir {folder} already holds a run with checkpoints; go on with it by --ckpt_path "
                 "last, or name another folder"
@@ -107,7 +112,9 @@ class Checkpoint(ModelCheckpoint):
         super().on_train_end(trainer, pl_module)
         for name in ("best", "last"):
             path = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
-            if not path.exists() and not getattr(trainer, "fast_dev_run", False):
+            # asked once for all ranks, since saving waits for all of them
+            missing = trainer.strategy.broadcast(not path.exists())
+            if missing and not getattr(trainer, "fast_dev_run", False):
                 trainer.save_checkpoint(path)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

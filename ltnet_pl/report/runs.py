@@ -39,7 +39,8 @@ class Row:
     @property
     def run(self) -> Path:
         """The run folder."""
-        return self.folder.resolve().parent.parent
+        folder = self.folder.resolve()
+        return folder.parent if folder.name == "predict" else folder.parent.parent
 
     @property
     def pairs(self) -> frozenset[str]:
