@@ -64,7 +64,7 @@ def test_test_writes_metrics_images_and_summary(fitted):
     assert "lpips" in summary["absent"]
     with (folder / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == summary["pairs"] == 2
+    assert len(rows) == summary["pairs"] == 4
     values = [float(row["psnr"]) for row in rows]
     assert np.mean(values) == pytest.approx(summary["metrics"]["psnr"], abs=1e-3)
     for row in rows:
