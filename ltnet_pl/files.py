@@ -1,4 +1,4 @@
-"""Files that appear under their name only once they are whole."""
+"""Files that appear under their name only once they are whole, and what the writers and readers of results agree on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import IO
 
 from ltnet_pl import InputError
+
+TILES = ("input", "depth", "guide", "relit", "target", "error")
+"""What a panel shows, left to right."""
+
+LIGHT_COLUMNS = tuple(
+    f"{which}_{what}{suffix}"
+    for which, suffix in (("input", ""), ("target", ""), ("input", "_pred"), ("guide", "_pred"))
+    for what in ("azimuth", "temperature")
+)
+"""Columns of ``per_image.csv`` that hold true and read lights, in their order."""
 
 
 @contextmanager

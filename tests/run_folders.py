@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ltnet_pl.report.runs import LIGHT_COLUMNS
+from ltnet_pl.files import LIGHT_COLUMNS
 
 LABELS = {
     "psnr": "PSNR",

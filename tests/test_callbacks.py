@@ -12,8 +12,9 @@ from PIL import Image
 from ltnet_pl import InputError
 from ltnet_pl.callbacks import EMA, EpochSeed, Panels, TestResults
 from ltnet_pl.callbacks.files import write_bytes, write_png
-from ltnet_pl.callbacks.panels import TILES, image_of_depth, panel
+from ltnet_pl.callbacks.panels import image_of_depth, panel
 from ltnet_pl.callbacks.results import light_columns, relative, slug, submission, table_of
+from ltnet_pl.files import TILES
 
 
 def tiles_of(picture, width):

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from ltnet_pl import InputError
 from ltnet_pl.callbacks.files import write_png
-
-TILES = ("input", "depth", "guide", "relit", "target", "error")
-"""What a panel shows, left to right."""
+from ltnet_pl.files import TILES
 
 
 class Panels(pl.Callback):

@@ -20,17 +20,7 @@ from torch import Tensor
 from ltnet_pl import InputError
 from ltnet_pl.callbacks.files import write_bytes, write_png
 from ltnet_pl.callbacks.panels import panel
-
-LIGHT_COLUMNS = (
-    "input_azimuth",
-    "input_temperature",
-    "target_azimuth",
-    "target_temperature",
-    "input_azimuth_pred",
-    "input_temperature_pred",
-    "guide_azimuth_pred",
-    "guide_temperature_pred",
-)
+from ltnet_pl.files import LIGHT_COLUMNS
 
 
 class TestResults(pl.Callback):

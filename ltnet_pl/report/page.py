@@ -14,13 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ltnet_pl import InputError, __version__
-from ltnet_pl.files import atomic_write
+from ltnet_pl.files import TILES, atomic_write
 from ltnet_pl.report.figures import confusions, contact_sheet, draw_curves, line_of, training_curves
 from ltnet_pl.report.runs import Row, read_rows
 from ltnet_pl.report.tables import MISSING, absences, explanations, grids, psnr_text, warnings
-
-TILES = ("input", "depth", "guide", "relit", "target", "error")
-"""What a panel shows, left to right."""
 
 OPEN_SHEETS = 4
 """Contact sheets that are unfolded when the page opens; more would bury what comes after them."""

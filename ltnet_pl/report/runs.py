@@ -11,12 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ltnet_pl import InputError
+from ltnet_pl.files import LIGHT_COLUMNS
 
-LIGHT_COLUMNS = tuple(
-    f"{which}_{what}{suffix}"
-    for which, suffix in (("input", ""), ("target", ""), ("input", "_pred"), ("guide", "_pred"))
-    for what in ("azimuth", "temperature")
-)
 _SUMMARY = {"row": str, "net": str, "pairs": int, "parameters": int, "metrics": dict, "labels": dict, "absent": dict}
 
 
