@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 # imported so that class paths may be given by their last name alone
 import ltnet_pl.callbacks
@@ -136,11 +137,11 @@ def run(command: str, args: Sequence[str]) -> RelightCLI:
             seed_everything_default=0,
             parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m ltnet_pl", "allow_abbrev": False},
         )
+    except SIGTERMException as stop:
+        # Lightning would leave with 0, and a stopped run would look like a finished one
+        raise SystemExit(128 + signal.SIGTERM) from stop
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
     finally:
         sys.argv = before
-    if cli.trainer.received_sigterm:
-        # Lightning would leave with 0, and a stopped run would look like a finished one
-        raise SystemExit(128 + signal.SIGTERM)
     return cli

@@ -218,6 +218,7 @@ class RelightTask(pl.LightningModule):
             )
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._keep_what_was_asked(checkpoint)
+            _start_next_epoch(checkpoint)
 
     def _keep_what_was_asked(self, checkpoint: dict[str, Any]) -> None:
         """Put the optimiser's and the schedule's configured values in place of the checkpoint's; its moments stay.
@@ -243,6 +244,23 @@ class RelightTask(pl.LightningModule):
                     f"{type(optimizer).__name__}; go on with the same, or start a new run"
                 )
             kept.update({key: value for key, value in asked.items() if key != "params"})
+
+
+def _start_next_epoch(checkpoint: dict[str, Any]) -> None:
+    """Mark the epoch at whose end a checkpoint was written as completed.
+
+    Where steps are limited, Lightning would run that epoch once more without a batch, and count it: the samples of the next
+    epoch would be skipped.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    if epochs["total"]["processed"] == epochs["total"]["started"]:
+        for span in ("total", "current"):
+            epochs[span]["completed"] = epochs[span]["processed"]
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        batches["is_last_batch"] = False
+        # resuming adds one, as if a step had been cut short
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def _back(batch: Batch, image: Tensor) -> Batch:

@@ -343,16 +343,12 @@ def test_a_foreign_network(vidit_root, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_bf16_and_two_processes(vidit_root, tmp_path):
-    """Mixed precision with clipping, then two gloo ranks, each in a process of its own as a user starts them."""
-    for name, more in (
-        ("bf16", ["--trainer.precision=bf16-mixed"]),
-        ("ddp", ["--trainer.devices=2", "--trainer.strategy=ddp"]),
-    ):
-        flags = arguments(vidit_root, tmp_path / name, *more)
-        result = subprocess.run([sys.executable, "-m", "ltnet_pl", "fit", *flags], capture_output=True, text=True, timeout=300)
-        assert result.returncode == 0, result.stderr
-        assert (tmp_path / name / "checkpoints" / "best.ckpt").exists()
+def test_mixed_precision(vidit_root, tmp_path):
+    """bf16 with clipping, in a process of its own."""
+    flags = arguments(vidit_root, tmp_path / "bf16", "--trainer.precision=bf16-mixed")
+    result = subprocess.run([sys.executable, "-m", "ltnet_pl", "fit", *flags], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "bf16" / "checkpoints" / "best.ckpt").exists()
 
 
 def test_missing_checkpoint_says_what_there_is(vidit_root, tmp_path, capsys):

@@ -15,7 +15,13 @@ EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 def command(root, run, *more):
     flags = ["--config", str(EXPERIMENTS / "base.yaml"), "--config", str(EXPERIMENTS / "debug.yaml"), f"--data.root={root}"]
-    flags += [f"--trainer.default_root_dir={run}", "--data.val_scenes=2", "--data.pairs_per_scene=4", "--trainer.max_steps=12"]
+    flags += [
+        f"--trainer.default_root_dir={run}",
+        "--data.val_scenes=2",
+        "--data.test_scenes=2",
+        "--data.pairs_per_scene=4",
+        "--trainer.max_steps=12",
+    ]
     flags += ["--data.samples_per_epoch=8", f"--data.pairs={run.parent / 'pairs'}"]
     return [sys.executable, "-m", "ltnet_pl", "fit", *flags, "--trainer.accelerator=cpu", *more]
 
