@@ -28,12 +28,12 @@ os.environ.update(
 sys.path.insert(0, str(Path(__file__).parent))  # `import scenes` in any test
 
 import numpy as np  # noqa: E402 - after the environment, see above
-import pytest  # noqa: E402
-import scenes  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import pytest  # noqa: E402 - likewise
+import scenes  # noqa: E402 - likewise
+import torch  # noqa: E402 - likewise
+from hypothesis import settings  # noqa: E402 - likewise
 
-from ltnet_pl.light import Light, light_tensor  # noqa: E402
+from ltnet_pl.light import Light, light_tensor  # noqa: E402 - likewise
 
 # A shared machine makes single examples slow now and then: no deadline, and the same examples every time.
 settings.register_profile("ltnet", deadline=None, derandomize=True, max_examples=40, database=None)

@@ -87,11 +87,15 @@ class LTNet(nn.Module):
     def read_light(self, image: Tensor, depth: Tensor, crop: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The light stream's raw code ``(B, 3)`` and latent of an image of the batch's scenes, with its depth."""
         depth = depth if self.use_depth else torch.zeros_like(depth)
-        camera, rig = self._camera_and_rig(batch)
+        code, latent, _ = self._read(image, depth, *self._camera_and_rig(batch), crop)
+        return code, latent
+
+    def _read(self, image: Tensor, depth: Tensor, camera: Tensor, rig: Tensor, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw code, latent, and the camera that they were read under: its pitch estimated where that is asked."""
         if self.camera_from == "estimated":
             camera = torch.stack([camera[:, 0], self.light_stream.pitch(image, depth, camera, rig, crop)], dim=1)
-        reading: tuple[Tensor, Tensor] = self.light_stream(image, depth, camera, rig, crop)
-        return reading
+        code, latent = self.light_stream(image, depth, camera, rig, crop)
+        return code, latent, camera
 
     def _camera_and_rig(self, batch: dict[str, Tensor], known: bool = True) -> tuple[Tensor, Tensor]:
         """Camera and rig ``(B, 2)``: assumed, or the batch's where they are to be used and known."""
@@ -123,9 +127,7 @@ class LTNet(nn.Module):
             cameras.append(assumed[0])
             rigs.append(assumed[1])
         image, depth, crop, camera, rig = map(torch.cat, (images, depths, crops, cameras, rigs))
-        if self.camera_from == "estimated":
-            camera = torch.stack([camera[:, 0], self.light_stream.pitch(image, depth, camera, rig, crop)], dim=1)
-        codes, latents = self.light_stream(image, depth, camera, rig, crop)
+        codes, latents, camera = self._read(image, depth, camera, rig, crop)
         camera, rig = camera[: len(batch["input"])], rig[: len(batch["input"])]
         raw_input, latent_input = codes[: len(camera)], latents[: len(camera)]
         out = {"input_code": raw_input}
