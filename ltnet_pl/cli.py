@@ -30,6 +30,7 @@ COMMANDS = {
     "predict": Command("ltnet_pl.experiment:run", "Relight a folder of images."),
     "render": Command("ltnet_pl.render:render", "Render a data set of physically based scenes in VIDIT's layout."),
     "report": Command("ltnet_pl.report:report", "Turn tested runs into a table and one HTML page."),
+    "bench": Command("ltnet_pl.bench:bench", "Compare methods: quality, speed, looks, turning, real."),
 }
 
 
@@ -60,8 +61,15 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if call.__module__ == "ltnet_pl.experiment":
             call(name, rest)
-        else:
-            call(**flags(name, call, rest))
+            return 0
+        if name == "bench":
+            if not rest or rest[0] in ("-h", "--help"):
+                parts = importlib.import_module(module).BENCHES
+                print(overview("bench WHAT [flags]", COMMANDS[name].summary, parts, "bench WHAT"))
+                raise SystemExit(0)  # as the parsers of the others do
+            # its parts have flags of their own
+            name, call, rest = f"bench {rest[0]}", call(rest[0]), rest[1:]
+        call(**flags(name, call, rest))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -87,29 +95,43 @@ def flags(name: str, call: Callable[..., None], args: list[str]) -> dict[str, An
     import docstring_parser
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=f"python -m ltnet_pl {name}", description=COMMANDS[name].summary, allow_abbrev=False)
-    first = next(iter(inspect.signature(call).parameters.values()))
-    many = str(first.annotation).startswith("list")
-    described = {p.arg_name: p.description for p in docstring_parser.parse(call.__doc__ or "").params}
-    parser.add_argument(first.name, nargs="+" if many else None, type=str, help=described.get(first.name))
-    parser.add_function_arguments(call, skip={first.name}, as_group=False)
-    given = parser.instantiate(parser.parse_args(args))
-    return {key: getattr(given, key) for key in inspect.signature(call).parameters}
+    described = docstring_parser.parse(call.__doc__ or "")
+    parser = ArgumentParser(prog=f"python -m ltnet_pl {name}", description=described.short_description, allow_abbrev=False)
+    parameters = inspect.signature(call).parameters
+    first = next(iter(parameters.values()))
+    skip: set[str | int] = set()
+    if first.default is inspect.Parameter.empty:
+        many = str(first.annotation).startswith("list")
+        helps = {p.arg_name: p.description for p in described.params}
+        parser.add_argument(first.name, nargs="+" if many else None, type=str, help=helps.get(first.name))
+        skip = {first.name}
+    parser.add_function_arguments(call, skip=skip, as_group=False)
+    # a switch may stand alone: --table is --table true
+    switches = {f"--{key}" for key, parameter in parameters.items() if isinstance(parameter.default, bool)}
+    following = [*args[1:], "--"]
+    said = [f"{a}=true" if a in switches and b.startswith("-") else a for a, b in zip(args, following, strict=True)]
+    given = parser.instantiate(parser.parse_args(said))
+    return {key: getattr(given, key) for key in parameters}
 
 
-def overview() -> str:
-    """What `--help` prints."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+def overview(
+    usage: str = "COMMAND [flags]",
+    summary: str = "Depth-guided image relighting.",
+    parts: dict[str, str] | None = None,
+    whose: str = "COMMAND",
+) -> str:
+    """What `--help` prints: of the whole, or of a command that has parts with what each does."""
+    parts = {name: command.summary for name, command in COMMANDS.items()} if parts is None else parts
+    width = max(map(len, parts)) + 2
     return "\n".join(
         [
-            "usage: python -m ltnet_pl COMMAND [flags]",
+            f"usage: python -m ltnet_pl {usage}",
             "",
-            "Depth-guided image relighting.",
+            summary,
             "",
             "commands:",
-            *lines,
+            *(f"  {name:<{width}}{text}" for name, text in parts.items()),
             "",
-            "`python -m ltnet_pl COMMAND --help` lists the flags of a command; `--version` prints the version.",
+            f"`python -m ltnet_pl {whose} --help` lists the flags of a command; `--version` prints the version.",
         ]
     )

@@ -100,12 +100,13 @@ class RelightCLI(LightningCLI):
         config.ckpt_path = str(file)
 
 
-def run(command: str, args: Sequence[str]) -> RelightCLI:
+def run(command: str, args: Sequence[str], kind: type[RelightCLI] = RelightCLI) -> RelightCLI:
     """Run one of Lightning's four commands.
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         args: Its flags.
+        kind: The class that runs it; one that only reads the configuration for `bench`.
 
     Returns:
         What was configured and has run: task, data, trainer.
@@ -127,7 +128,7 @@ def run(command: str, args: Sequence[str]) -> RelightCLI:
     # not as an argument: further ranks are started with the command line of this process
     sys.argv = [before[0], command, *given]
     try:
-        cli = RelightCLI(
+        cli = kind(
             RelightTask,
             pl.LightningDataModule,
             subclass_mode_data=True,

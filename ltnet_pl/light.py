@@ -262,11 +262,33 @@ def clamp_temperature(light: Light) -> Light:
     return replace(light, temperature=clamped)
 
 
-def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
+def planckian(kelvin: Tensor) -> Tensor:
     """Linear sRGB colour of a black body, luminance 1, negatives clipped to 0.
 
     The chromaticity is Krystek's rational approximation of the Planckian locus in CIE 1960 (u, v), turned into linear sRGB with
     its D65 white. 6500 K is near white, not white: the locus passes beside D65.
+
+    Args:
+        kelvin: Temperatures of any shape, meant for 1000 to 15000.
+
+    Returns:
+        Tensor of the same shape plus a last axis of 3, in the same dtype; differentiable.
+
+    Reference:
+        Krystek, "An algorithm to calculate correlated colour temperature", Color Research and Application 10 (1985): within
+        8e-5 in u and 9e-5 in v of the locus from 1000 to 15000 K. sRGB matrix: IEC 61966-2-1.
+    """
+    t = kelvin
+    u = (0.860117757 + 1.54118254e-4 * t + 1.28641212e-7 * t**2) / (1 + 8.42420235e-4 * t + 7.08145163e-7 * t**2)
+    v = (0.317398726 + 4.22806245e-5 * t + 4.20481691e-8 * t**2) / (1 - 2.89741816e-5 * t + 1.61456053e-7 * t**2)
+    denominator = 2 * u - 8 * v + 4
+    x, y = 3 * u / denominator, 2 * v / denominator
+    xyz = torch.stack([x / y, torch.ones_like(y), (1 - x - y) / y], dim=-1)
+    return (xyz @ torch.tensor(_XYZ_TO_SRGB, dtype=t.dtype, device=t.device).mT).clamp(min=0)
+
+
+def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
+    """The same for numpy, within the approximation's range (see `planckian`).
 
     Args:
         kelvin: Temperatures of any shape, 1000 to 15000.
@@ -276,27 +298,17 @@ def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
 
     Raises:
         ValueError: If a temperature is outside the range.
-
-    Reference:
-        Krystek, "An algorithm to calculate correlated colour temperature", Color Research and Application 10 (1985): within
-        8e-5 in u and 9e-5 in v of the locus from 1000 to 15000 K. sRGB matrix: IEC 61966-2-1.
     """
     t = np.asarray(kelvin, dtype=np.float64)
     if not np.all((t >= 1000.0) & (t <= 15000.0)):
         raise ValueError(f"black-body temperatures must lie within 1000-15000 kelvin, got {kelvin!r}")
-    u = (0.860117757 + 1.54118254e-4 * t + 1.28641212e-7 * t**2) / (1 + 8.42420235e-4 * t + 7.08145163e-7 * t**2)
-    v = (0.317398726 + 4.22806245e-5 * t + 4.20481691e-8 * t**2) / (1 - 2.89741816e-5 * t + 1.61456053e-7 * t**2)
-    denominator = 2 * u - 8 * v + 4
-    x, y = 3 * u / denominator, 2 * v / denominator
-    xyz = np.stack([x / y, np.ones_like(y), (1 - x - y) / y], axis=-1)
-    colour: NDArray[np.float64] = np.clip(xyz @ _XYZ_TO_SRGB.T, 0.0, None)
-    return colour
+    return np.asarray(planckian(torch.tensor(t)).numpy())
 
 
-_XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+_XYZ_TO_SRGB = ((3.2406, -1.5372, -0.4986), (-0.9689, 1.8758, 0.0415), (0.0557, -0.2040, 1.0570))
 
 
-def srgb_to_linear(display: ArrayLike) -> NDArray[np.float64]:
+def to_linear(display: Tensor) -> Tensor:
     """Display-encoded sRGB values to linear light, element by element; nothing is clipped.
 
     Below 0 the curve goes on in its straight line, above 1 in its power.
@@ -305,37 +317,47 @@ def srgb_to_linear(display: ArrayLike) -> NDArray[np.float64]:
         display: Values of any shape, full scale 1.
 
     Returns:
-        Array of the same shape.
+        Tensor of the same shape; differentiable.
 
     Reference:
         IEC 61966-2-1.
-
-    Example:
-        >>> srgb_to_linear([0.0, 0.5, 1.0]).round(4).tolist()
-        [0.0, 0.214, 1.0]
     """
-    x = np.asarray(display, dtype=np.float64)
     # both forms are computed everywhere: the floor keeps negatives out of the power
-    return np.where(x <= 0.04045, x / 12.92, ((np.maximum(x, 0.04045) + 0.055) / 1.055) ** 2.4)
+    return torch.where(display <= 0.04045, display / 12.92, ((display.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
 
 
-def linear_to_srgb(linear: ArrayLike) -> NDArray[np.float64]:
+def to_display(linear: Tensor) -> Tensor:
     """Linear light to display-encoded sRGB values, element by element; nothing is clipped.
 
-    The inverse of `srgb_to_linear`, to the four digits that the standard gives where its two forms meet.
+    The inverse of `to_linear`, to the four digits that the standard gives where its two forms meet.
 
     Args:
         linear: Values of any shape, full scale 1.
 
     Returns:
-        Array of the same shape.
+        Tensor of the same shape; differentiable.
 
     Reference:
         IEC 61966-2-1.
+    """
+    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def srgb_to_linear(display: ArrayLike) -> NDArray[np.float64]:
+    """`to_linear` for numpy, in float64.
+
+    Example:
+        >>> srgb_to_linear([0.0, 0.5, 1.0]).round(4).tolist()
+        [0.0, 0.214, 1.0]
+    """
+    return np.asarray(to_linear(torch.tensor(np.asarray(display, dtype=np.float64))).numpy())
+
+
+def linear_to_srgb(linear: ArrayLike) -> NDArray[np.float64]:
+    """`to_display` for numpy, in float64.
 
     Example:
         >>> linear_to_srgb([0.0, 0.5, 1.0]).round(4).tolist()
         [0.0, 0.7354, 1.0]
     """
-    x = np.asarray(linear, dtype=np.float64)
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
+    return np.asarray(to_display(torch.tensor(np.asarray(linear, dtype=np.float64))).numpy())

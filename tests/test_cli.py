@@ -214,7 +214,8 @@ def test_table_matches_the_real_parsers(name, capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     flags = {"fit": "--trainer.max_steps", "validate": "--ckpt_path", "test": "--metrics.lpips_weights", "predict": "--data"}
-    assert flags.get(name, {"render": "--scenes", "report": "--output"}.get(name)) in out
+    flags |= {"render": "--scenes", "report": "--output", "bench": "quality"}
+    assert flags[name] in out
 
 
 def test_lightning_has_no_command_that_the_table_lacks():

@@ -9,11 +9,13 @@ from jsonargparse import Namespace
 from ltnet_pl.callbacks import RunConfig
 from ltnet_pl.data import AnyToAnyDataModule, OneToOneDataModule, PredictDataModule
 from ltnet_pl.experiment import RelightCLI, run
-from ltnet_pl.nets import ColorAffine, CopyInput, LTNet, UNet
+from ltnet_pl.losses import LossWeights
+from ltnet_pl.nets import Challenge2021, ColorAffine, CopyInput, LTNet, UNet
 from ltnet_pl.tasks import RelightTask
 
 ROOT = Path(__file__).resolve().parent.parent / "experiments"
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml"))
+# rows.yaml lists rows and is no configuration
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml") if path.name != "rows.yaml")
 ABLATIONS = [name for name in FILES if name.startswith("ablations/")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*class_path.*discard", "ignore:GPU available")
@@ -50,7 +52,7 @@ def test_every_file_instantiates(name):
     more = ("--data.folder=x", "--data.azimuth=90", "--data.temperature=4500") if name == "predict.yaml" else ()
     cli = build(*layers(name), more=more, command="predict" if name == "predict.yaml" else "fit")
     assert isinstance(cli.model, RelightTask)
-    expected = {"one_to_one.yaml": OneToOneDataModule, "predict.yaml": PredictDataModule}.get(name, AnyToAnyDataModule)
+    expected = {"one_to_one.yaml": OneToOneDataModule, "predict.yaml": PredictDataModule}.get(Path(name).name, AnyToAnyDataModule)
     assert type(cli.datamodule) is expected
 
 
@@ -90,12 +92,38 @@ def test_an_ablation_reaches_its_object(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "net"), [("color_affine", ColorAffine), ("copy_input", CopyInput), ("unet", UNet), ("unet_direct", UNet)]
+    ("name", "net"),
+    [
+        ("challenge2021", Challenge2021),
+        ("challenge2021_residual", Challenge2021),
+        ("challenge2021_tuned", Challenge2021),
+        ("color_affine", ColorAffine),
+        ("copy_input", CopyInput),
+        ("unet", UNet),
+        ("unet_direct", UNet),
+    ],
 )
 def test_baselines_are_what_they_are_called(name, net):
     assert type(build("base.yaml", f"baselines/{name}.yaml").model.net) is net
     quick = build("base.yaml", "quickstart.yaml", f"baselines/{name}.yaml")
     assert type(quick.model.net) is net
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "lr", "residual"),
+    [
+        ("challenge2021", "torch.optim.Adam", 1e-4, 0.0),
+        ("challenge2021_residual", "torch.optim.AdamW", 1e-3, 1.0),
+        ("challenge2021_tuned", "torch.optim.AdamW", 1e-3, 0.0),
+    ],
+)
+def test_the_challenge_entry_is_trained_as_published_or_as_said(name, optimizer, lr, residual):
+    cli = build("base.yaml", f"baselines/{name}.yaml")
+    configured = cli.config["model"]["optimizer"]
+    assert (configured["class_path"], configured["init_args"]["lr"]) == (optimizer, lr)
+    # not base.yaml's, which Adam would apply another way
+    assert configured["init_args"]["weight_decay"] == (0.0 if optimizer.endswith("Adam") else 0.01)
+    assert cli.model.loss.weights == LossWeights(charbonnier=2.0, residual=residual)
 
 
 def test_quickstart_knows_neither_camera_nor_rig():

@@ -6,15 +6,26 @@ import scenes
 import torch
 
 from ltnet_pl import InputError
-from ltnet_pl.light import Camera, Light, Rig, encode, light_tensor
+from ltnet_pl.geometry import normals_from_depth
+from ltnet_pl.light import Camera, Light, Rig, black_body, light_tensor, srgb_to_linear
 from ltnet_pl.nets import ColorAffine, CopyInput, LTNet, UNet
-from ltnet_pl.nets.fields import Field
-from ltnet_pl.nets.streams import LightStream, own_camera
+from ltnet_pl.nets.blocks import Backbone
+from ltnet_pl.nets.fields import BilateralField, Field
+from ltnet_pl.nets.ltnet import tinted
+from ltnet_pl.nets.streams import LightStream, PitchEstimate, own_camera
 
 SMALL = {"widths": (8, 12, 16), "steps": 12, "light_width": 8}
 NETS = {
     "residual": lambda: LTNet(**SMALL, field="residual"),
     "affine": lambda: LTNet(**SMALL, field="affine"),
+    "gain": lambda: LTNet(**SMALL, field="gain"),
+    "direct field": lambda: LTNet(**SMALL, field="direct"),
+    "bilateral": lambda: LTNet(**SMALL, field="bilateral"),
+    "unfolded": lambda: LTNet(**SMALL, fold=1),
+    "folded by 3": lambda: LTNet(**SMALL, fold=3),
+    "attention": lambda: LTNet(**SMALL, interaction="attention"),
+    "concat": lambda: LTNet(**SMALL, interaction="concat"),
+    "two streams": lambda: LTNet(**SMALL, streams=2, latent=4),
     "label": lambda: LTNet(**SMALL, light="label"),
     "plain": lambda: LTNet(**SMALL, cues="none"),
     "no depth": lambda: LTNet(**SMALL, cues="none", use_depth=False),
@@ -62,13 +73,52 @@ def test_samples_do_not_mix(make, batch):
     torch.testing.assert_close(whole[1:2], alone, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["residual", "affine"])
-def test_starts_as_a_copy(name, batch):
-    """The global residual connection: before training, every field kind returns the input."""
-    torch.testing.assert_close(NETS[name]().eval()(batch)["relit"], batch["input"])
+@pytest.mark.parametrize("field", ["residual", "gain", "affine", "bilateral"])
+def test_starts_as_a_copy(field, batch):
+    """The global residual connection: before training, every field returns the input, in the wanted colour temperature."""
+    start = {**SMALL, "field": field, "light": "label"}
+    torch.testing.assert_close(LTNet(**start, tint=False).eval()(batch)["relit"], batch["input"])
+    kelvins = batch["input_light"][:, 1], batch["target_light"][:, 1]
+    assert (kelvins[0] != kelvins[1]).any()
+    torch.testing.assert_close(LTNet(**start).eval()(batch)["relit"], tinted(batch["input"], *kelvins))
 
 
-@pytest.mark.parametrize("name", ["residual", "affine", "plain", "no depth", "unet", "direct"])
+def test_a_tint_is_the_ratio_of_black_bodies():
+    """In linear light; there and back is the identity where nothing clips, and the same temperature changes no bit."""
+    image = torch.rand(1, 3, 4, 5) * 0.6
+    warm, cold = torch.tensor([2500.0]), torch.tensor([6500.0])
+    ratio = srgb_to_linear(tinted(image, cold, warm).numpy()) / srgb_to_linear(image.numpy())
+    expected = black_body(2500.0) / black_body(6500.0)
+    np.testing.assert_allclose(ratio, np.broadcast_to(expected[None, :, None, None], ratio.shape), rtol=1e-3)
+    torch.testing.assert_close(tinted(tinted(image, cold, warm), warm, cold), image, atol=1e-5, rtol=1e-4)
+    assert torch.equal(tinted(image, warm, warm), image)
+
+
+def test_a_clipped_highlight_stays_white():
+    """A factor per channel would turn white into the ratio's colour; what does not clip gets just that."""
+    image = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 0.3, 0.1]]).T[None, :, None]
+    white, grey, warm = tinted(image, torch.tensor([6500.0]), torch.tensor([2500.0]))[0, :, 0].T
+    assert white.max() == white.min() > 1
+    assert grey[0] > 1.3 * grey[1] > 2 * grey[2]
+    assert warm[0] > warm[1] > warm[2]
+
+
+@pytest.mark.parametrize("field", ["residual", "gain", "affine", "bilateral"])
+def test_the_light_that_is_there_changes_nothing(field, batch):
+    """Whatever the weights; and a small change of light makes a small change."""
+    net = awake(LTNet(**SMALL, field=field, light="label"))
+    same = {**batch, "target_light": batch["input_light"]}
+    assert torch.equal(net(same)["relit"], batch["input"])
+    near = {**batch, "target_light": batch["input_light"] + torch.tensor([1.0, 0.0])}
+    far = {**batch, "target_light": batch["input_light"] + torch.tensor([20.0, 0.0])}
+    small, large = ((net(b)["relit"] - batch["input"]).abs().mean() for b in (near, far))
+    assert 0 < small < 0.1 * large
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["residual", "affine", "gain", "bilateral", "attention", "concat", "two streams", "plain", "no depth", "unet", "direct"],
+)
 def test_gradients_reach_every_parameter(name, batch):
     net = awake(NETS[name]())
     out = net(batch)
@@ -80,28 +130,78 @@ def test_gradients_reach_every_parameter(name, batch):
 
 def test_fields_are_their_formulas():
     """Residual adds, affine scales by e^g (nearly, for small g) and adds."""
-    image, features = torch.rand(2, 3, 5, 6), torch.zeros(2, 4, 5, 6)
-    residual, affine = Field("residual", 4), Field("affine", 4)
+    image, features, seen = torch.rand(2, 3, 5, 6), torch.zeros(2, 4, 5, 6), torch.zeros(2, 2, 5, 6)
+    residual, affine = Field("residual", 4, 2), Field("affine", 4, 2)
     residual.head.bias.data = torch.tensor([0.1, -0.2, 0.3])
-    relit, field = residual(features, image)
+    relit, field = residual(features, image, seen)
     torch.testing.assert_close(relit, image + torch.tensor([0.1, -0.2, 0.3])[:, None, None])
     assert field.shape == (2, 3, 5, 6)
     affine.head.bias.data = torch.tensor([0.2, 0.0, -0.3, 0.0, 0.05, 0.0])
-    relit, field = affine(features, image)
+    relit, field = affine(features, image, seen)
     expected = image * torch.tensor([0.2, 0.0, -0.3]).exp()[:, None, None] + torch.tensor([0.0, 0.05, 0.0])[:, None, None]
     torch.testing.assert_close(relit, expected, rtol=2e-3, atol=1e-4)
     assert field.shape == (2, 6, 5, 6)
 
 
+def test_a_feature_spreads_over_its_pixels():
+    """Each feature stands for 2 x 2 pixels, each with channels of its own, and an odd rim is cut off."""
+    field = Field("residual", 4, 1, fold=2, spread=1, hidden=1)
+    with torch.no_grad():
+        field.spread.bias[:] = torch.tensor([4.0, 5.0, 6.0, 7.0]) * 10  # far enough out for SiLU to be the identity
+        field.merge.weight[:], field.merge.bias[:] = torch.tensor([1.0, 0.0])[None, :, None, None], 0.0
+        field.head.weight[1, 0, 1, 1] = 0.1
+    relit, _ = field(torch.zeros(1, 4, 2, 3), torch.zeros(1, 3, 3, 5), torch.rand(1, 1, 3, 5))
+    expected = torch.tensor([[4.0, 5, 4, 5, 4], [6, 7, 6, 7, 6], [4, 5, 4, 5, 4]])
+    torch.testing.assert_close(relit[0, 1], expected)
+
+
+def test_folding_loses_nothing():
+    """A stem that picks one folded channel gives back the pixels of that place."""
+    backbone = Backbone(1, (4,), fold=2)
+    image = torch.arange(24.0).view(1, 1, 4, 6)
+    backbone.stem.weight.data.zero_()
+    backbone.stem.bias.data.zero_()
+    backbone.stem.weight.data[0, 3] = 1.0
+    seen = []
+    backbone.stem.register_forward_hook(lambda module, given, out: seen.append(out[0, 0]))
+    backbone(image)
+    assert torch.equal(seen[0], image[0, 0, 1::2, 1::2])
+
+
+def test_a_bilateral_grid_is_sliced_by_its_guide():
+    """Offsets that grow along the guide come out where the guide is high, at full resolution; a flat guide sees one bin."""
+    field = BilateralField(in_channels=4, guide_channels=1, bins=3)
+    with torch.no_grad():
+        field.head.bias.view(12, 3)[9:] = torch.tensor([-1.0, 0.0, 1.0])
+        # the guide becomes a steep function of what it sees: -1 left, +1 right
+        field.guide[0].weight.zero_()
+        field.guide[0].bias.zero_()
+        field.guide[0].weight[0], field.guide[2].weight[:] = 50.0, 0.0
+        field.guide[2].weight[0, 0], field.guide[2].bias[:] = 10.0, -5.0
+    seen = torch.zeros(1, 1, 6, 8)
+    seen[..., 4:] = 1.0
+    relit, sliced = field(torch.zeros(1, 4, 2, 2), torch.full((1, 3, 6, 8), 0.25), seen)
+    assert sliced.shape == (1, 12, 6, 8)
+    torch.testing.assert_close(relit[..., :4], torch.full((1, 3, 6, 4), 0.25 - 1.0))
+    torch.testing.assert_close(relit[..., 4:], torch.full((1, 3, 6, 4), 0.25 + 1.0))
+
+
 def test_a_black_pixel_can_be_lit():
-    affine = Field("affine", 4)
+    affine = Field("affine", 4, 1)
     affine.head.bias.data = torch.tensor([0.0, 0.0, 0.0, 0.4, 0.4, 0.4])
-    relit, _ = affine(torch.zeros(1, 4, 2, 2), torch.zeros(1, 3, 2, 2))
+    relit, _ = affine(torch.zeros(1, 4, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(1, 1, 2, 2))
     torch.testing.assert_close(relit, torch.full((1, 3, 2, 2), 0.4))
 
 
 SWITCHES = {
     "field": ({"field": "residual"}, {"field": "affine"}),
+    "gain": ({"field": "gain"}, {"field": "affine"}),
+    "direct": ({"field": "direct"}, {"field": "residual"}),
+    "fold": ({"fold": 1}, {"fold": 2}),
+    "interaction": ({"interaction": "film"}, {"interaction": "concat"}),
+    "attention": ({"interaction": "film"}, {"interaction": "attention"}),
+    "tint": ({"tint": True}, {"tint": False}),
+    "streams": ({"streams": 1}, {"streams": 2}),
     "shading cue": ({"cues": "none"}, {"cues": "shading"}),
     "visibility cue": ({"cues": "shading"}, {"cues": "visibility"}),
     "use_depth": ({"cues": "none", "use_depth": True}, {"cues": "none", "use_depth": False}),
@@ -162,6 +262,20 @@ def test_label_dropout_decides_what_training_reads(batch):
     assert (turned - relit(1.0, batch))[2].abs().max() > 1e-5
 
 
+def test_who_is_always_told_reads_nothing(batch):
+    """With labels alone the light stream rests; an unknown label, or a share of dropped ones, wakes it."""
+    net = awake(LTNet(**SMALL, light="label", label_dropout=0.0))
+    for mode in (True, False):
+        assert not {"input_code", "guide_code"} & net.train(mode)(batch).keys()
+    out = net({**batch, "target_light": torch.full((3, 2), torch.nan)})
+    assert "guide_code" in out
+    assert "input_code" not in out
+    told = LTNet(**SMALL, light="label", label_dropout=0.5).eval()
+    told.load_state_dict(net.state_dict())
+    assert {"input_code", "guide_code"} <= told(batch).keys()
+    torch.testing.assert_close(told(batch)["relit"], net(batch)["relit"])
+
+
 def test_labels_steer_and_unknown_labels_fall_back_to_the_reading(batch):
     net = awake(LTNet(**SMALL, light="label"))
     base = net(batch)["relit"]
@@ -182,6 +296,17 @@ def test_elevation_and_ambient_reach_the_cues(batch):
     assert (results[0] - results[2]).abs().max() > 1e-5
 
 
+def test_elevation_alone_is_a_change_of_light(batch):
+    """From the same azimuth and of the same temperature as the input's light, but higher: the field does not fade."""
+    net, one = awake(LTNet(**SMALL, light="label")), part(batch, [0])
+    azimuth, kelvin = one["input_light"][0].tolist()
+    same = net({**one, "target_light": one["input_light"]})["relit"]
+    higher = net({**one, "target_light": light_tensor([Light(azimuth, kelvin, elevation=85.0)])})["relit"]
+    assert (higher - same).abs().mean() > 1e-2
+    four = torch.tensor([[azimuth, kelvin, torch.nan, 0.0]])
+    torch.testing.assert_close(net({**one, "target_light": four})["relit"], same)
+
+
 def test_no_guide_needs_a_given_light(batch):
     net = awake(LTNet(**SMALL))
     bare = {key: value for key, value in batch.items() if not key.startswith("guide")}
@@ -190,6 +315,18 @@ def test_no_guide_needs_a_given_light(batch):
     assert out["relit"].isfinite().all()
     with pytest.raises(InputError, match="the wanted light is unknown"):
         net({**bare, "target_light": torch.full((3, 2), torch.nan)})
+
+
+@pytest.mark.parametrize("field", ["affine", "bilateral"])
+def test_half_precision_agrees(field, batch):
+    """Under autocast to bfloat16 the relit image stays within the rounding of that format: the cues are computed in float32."""
+    net = awake(LTNet(**SMALL, field=field, light="label"))
+    whole = net(batch)["relit"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = net(batch)["relit"].float()
+    assert (whole - batch["input"]).abs().mean() > 0.02
+    # eight bits of mantissa, and a few layers that add their errors up
+    assert (half - whole).square().mean().sqrt() < 0.01
 
 
 def test_depth_scale_does_not_matter(batch):
@@ -227,20 +364,27 @@ def analytic(index, name, size=(64, 80)):
     return picture, depth, torch.tensor([[camera.fov, camera.pitch]]), torch.tensor([[rig.radius, rig.height]])
 
 
-def test_pitch_is_found_from_a_wrong_start():
-    """Started 12 degrees off, the estimate comes nearer to the true pitch on average, and stays put without depth."""
-    stream, whole = LightStream(), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    before, after = [], []
-    for index in range(6):
-        for name, off in (("6500_E", 12.0), ("6500_SW", -12.0), ("6500_NW", 12.0)):
-            image, depth, camera, rig = analytic(index, name)
-            start = camera + torch.tensor([0.0, off])
-            found = stream.pitch(image, depth, start, rig, whole)
-            before.append(12.0)
-            after.append((found - camera[:, 1]).abs().item())
-            assert (found - start[:, 1]).abs() <= stream.pitch_span
-            torch.testing.assert_close(stream.pitch(image, torch.zeros_like(depth), start, rig, whole), start[:, 1])
-    assert np.mean(after) < 0.7 * np.mean(before)
+@pytest.mark.parametrize("pitch", [15.0, 32.0, 55.0])
+def test_pitch_is_read_off_ground_and_walls(pitch):
+    """A floor and a wall that meet, seen under a known pitch; without depth the assumed pitch stays."""
+    up = np.array([0.0, np.cos(np.radians(pitch)), np.sin(np.radians(pitch))])
+    back = np.array([0.0, -np.sin(np.radians(pitch)), np.cos(np.radians(pitch))])
+    normals = torch.from_numpy(np.where(np.arange(40)[None, :, None] < 15, back[:, None, None], up[:, None, None])).float()
+    estimate, assumed = PitchEstimate(), torch.tensor([44.0])
+    found = estimate(normals.expand(3, 40, 60)[None], assumed)
+    assert abs(found.item() - pitch) < estimate.step / 2
+    assert estimate(torch.zeros(1, 3, 40, 60), assumed) == assumed
+
+
+def test_pitch_is_read_off_analytic_scenes():
+    """Terrain and things on it, each seen by a camera of its own: nearer to the truth than any one assumed pitch."""
+    estimate, errors, pitches = PitchEstimate(), [], []
+    for index in range(8):
+        _, depth, camera, _ = analytic(index, "6500_E")
+        found = estimate(normals_from_depth(depth, camera), camera[:, 1] * 0 + 90)
+        errors.append((found - camera[:, 1]).abs().item())
+        pitches.append(camera[0, 1].item())
+    assert np.mean(errors) < 0.6 * np.mean(np.abs(np.array(pitches) - np.median(pitches)))
 
 
 def test_own_camera_of_a_crop():
@@ -259,7 +403,7 @@ def test_own_camera_of_a_crop():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"field": "gian"}, "field is 'gian'; expected one of residual, affine"),
+        ({"field": "gian"}, "field is 'gian'; expected one of direct, residual, gain, affine, bilateral"),
         ({"cues": "shadow"}, "cues is 'shadow'; expected one of none, shading, visibility"),
         ({"light": "lamp"}, "light is 'lamp'; expected one of guide, label"),
         ({"use_depth": False}, "cues are computed from depth: set cues to none"),
@@ -267,6 +411,9 @@ def test_own_camera_of_a_crop():
         ({"label_dropout": 1.5}, "label_dropout is 1.5; expected a share"),
         ({"latent": -1}, r"--model\.net\.init_args\.latent is -1; expected 0 or more"),
         ({"light_width": 0}, r"--model\.net\.init_args\.light_width is 0; expected 1 or more"),
+        ({"streams": 3}, r"--model\.net\.init_args\.streams is 3; expected 1 or 2"),
+        ({"fold": 0}, r"--model\.net\.init_args\.fold is 0; expected 1 or more"),
+        ({"interaction": "add"}, r"--model\.net\.init_args\.interaction is 'add'; expected one of concat, film, attention"),
         ({"steps": 0}, r"--model\.net\.init_args\.steps is 0; expected 1 or more"),
         ({"steps": 0, "cues": "none"}, r"--model\.net\.init_args\.steps is 0"),
         ({"widths": ()}, r"--model\.net\.init_args\.widths is \[\]; expected one or more positive numbers of channels"),
@@ -276,50 +423,3 @@ def test_own_camera_of_a_crop():
 def test_ltnet_refuses(arguments, message):
     with pytest.raises(InputError, match=message):
         LTNet(**arguments)
-
-
-def test_baselines_refuse(batch):
-    with pytest.raises(InputError, match="output is 'both'"):
-        UNet(output="both")
-    with pytest.raises(InputError, match=r"--model\.net\.init_args\.widths is \[8, -4\]; expected one or more positive"):
-        UNet(widths=[8, -4])
-    with pytest.raises(InputError, match="expected a positive number of images"):
-        ColorAffine(prior_images=0)
-    unknown = {**batch, "input_light": torch.full((3, 2), torch.nan)}
-    for net in (UNet(widths=(8, 12)), ColorAffine()):
-        with pytest.raises(InputError, match="needs labelled lights"):
-            net(unknown)
-    with pytest.raises(InputError, match="has seen no training pair"):
-        ColorAffine().solve()
-
-
-def test_color_affine_recovers_a_known_transform(batch):
-    """Targets made by one affine map: after many images the prior is forgotten and the map is found."""
-    net = ColorAffine(prior_images=1e-6)
-    matrix = torch.tensor([[0.5, 0.1, 0.0], [0.0, 0.6, 0.2], [0.1, 0.0, 0.9], [0.05, -0.02, 0.01]])
-    image = torch.rand(3, 3, 20, 20)
-    target = torch.einsum("bchw,cd->bdhw", torch.cat([image, torch.ones(3, 1, 20, 20)], dim=1), matrix)
-    pairs = {**batch, "input": image, "target": target}
-    net.observe(pairs)
-    net.solve()
-    torch.testing.assert_close(net(pairs)["relit"], target, atol=1e-4, rtol=1e-4)
-
-
-def test_color_affine_falls_back_for_unseen_pairs(batch):
-    """A pair never seen takes the transform of the pairs with its temperatures; unseen temperatures stay near a copy."""
-    net = ColorAffine()
-    first = part(batch, [0])
-    for _ in range(200):
-        net.observe({**first, "target": first["input"] * 0.5})
-    net.solve()
-    elsewhere = {**first, "input_light": light_tensor([Light(180.0, 6500.0)]), "target_light": light_tensor([Light(0.0, 4500.0)])}
-    torch.testing.assert_close(net(elsewhere)["relit"], first["input"] * 0.5, atol=0.02, rtol=0.05)
-    other = {**first, "input_light": light_tensor([Light(180.0, 2500.0)]), "target_light": light_tensor([Light(0.0, 2500.0)])}
-    torch.testing.assert_close(net(other)["relit"], first["input"])
-
-
-def test_unet_sees_the_labels(batch):
-    net = awake(UNet(widths=(8, 12, 16)))
-    turned = {**batch, "target_light": light_tensor([Light(200.0, 3000.0)] * 3)}
-    assert (net(turned)["relit"] - net(batch)["relit"]).abs().max() > 1e-5
-    assert encode(turned["target_light"]).shape == (3, 3)

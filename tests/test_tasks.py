@@ -44,7 +44,7 @@ def psnr(task, batch):
 
 def test_overfits_three_rendered_pairs(batch):
     torch.manual_seed(1)
-    task = RelightTask(tiny(widths=(16, 24, 32), label_dropout=0.0), LossWeights(light=0.1), optimizer=adam(3e-3))
+    task = RelightTask(tiny(widths=(16, 24, 32), label_dropout=0.0), optimizer=adam(3e-3))
     before = psnr(task, batch)
     fit(task, batch, 150)
     assert psnr(task, batch) > before + 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -45,6 +45,10 @@ class Geometry:
         window = window_of(crop, d)
         at = anchor(frame, seen)
         return cls(unproject(d, seen, window), normals_from_depth(d, seen, window), at, frame, window, seen, depth.dtype)
+
+    def pitched(self, camera: Tensor) -> Geometry:
+        """The same geometry under a camera ``(B, 2)`` of the same field of view and another pitch, on which no point depends."""
+        return replace(self, camera=working(camera))
 
     @cached_property
     def _relief(self) -> Relief:

@@ -20,6 +20,8 @@ _DEPTH_OF_WIDTH = 0.7  # how deep a thing is taken to be, in units of its visibl
 _THICKEST = 0.2  # and at most, in units of the distance to the anchor
 _THINNEST = 0.01  # and at least, in the same units
 _UNKNOWN = 0.08  # where an end of the thing is hidden or out of the frame, so that its width is unknown, in the same units
+_CROWDING = 1.5  # the samples of a ray stand at this power of evenly spread places
+_BESIDE = 0.05  # this share of a ray's samples stands right beside the point
 _FADE = 0.3  # behind that thickness the shadow fades over this share of it
 
 
@@ -34,7 +36,7 @@ def visibility(
 ) -> Tensor:
     """How much of a point light each point sees past what the frame's depth shows: cast shadows.
 
-    Each point's ray to the light is followed through the frame's depth map, evenly in the image, as far as it stays in the frame
+    Each point's ray to the light is followed through the frame's depth map, in ever larger steps, as far as it stays in the frame
     and below the highest thing seen. It is blocked where it runs behind a surface and within the thickness of what that
     surface belongs to. A depth map does not show thickness: a thing is taken to be 0.7 times as deep as it is wide (or high,
     whichever is less), between 1 and 20 % of the distance to the anchor, and 8 % where its ends are not seen. What turns away
@@ -168,7 +170,13 @@ def march(points: Tensor, normals: Tensor, relief: Relief, light: Tensor, camera
     near = (m0 + leap).clamp(min=0).minimum(m_most)
     hidden = torch.zeros_like(m0)
     for k in range(steps):
-        m = torch.addcmul(near, stride, stride.new_tensor(k + 0.5)).round().clamp(min=0).minimum(m_most)
+        # closer together near the point: what stands nearest throws the sharpest shadow
+        m = (
+            torch.addcmul(near, stride, stride.new_tensor(steps * ((k + 0.5) / steps) ** _CROWDING))
+            .round()
+            .clamp(min=0)
+            .minimum(m_most)
+        )
         share = (m - m0) * per_m
         s, w = torch.addcmul(s0, share, ds), torch.addcmul(w0, share, dw)
         low = s.clamp(min=0).minimum(s_most).floor()
@@ -188,7 +196,9 @@ def march(points: Tensor, normals: Tensor, relief: Relief, light: Tensor, camera
 
         at_low = blocked(torch.addcmul(w_low, slope_low, part), fade_low)
         at_high = blocked(torch.addcmul(w_high, slope_high, part - 1), fade_high)
-        hidden = torch.maximum(hidden, torch.lerp(at_low, at_high, part))
+        # right beside the point both texels must agree: continued past a ridge, one face would shade the other
+        block = torch.minimum(at_low, at_high) if k < _BESIDE * steps else torch.lerp(at_low, at_high, part)
+        hidden = torch.maximum(hidden, block)
     return (1 - hidden * (valid & long) + unknown).reshape(points[:, :1].shape)
 
 

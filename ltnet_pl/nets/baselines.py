@@ -131,13 +131,27 @@ class UNet(nn.Module):
             InputError: If a light of the batch is unknown.
         """
         image = batch["input"]
-        codes = torch.cat([encode(batch["input_light"]), encode(batch["target_light"])], dim=1)
-        if codes.isnan().any():
-            raise InputError("UNet needs labelled lights, but the batch's input or target light is unknown")
+        planes = light_planes(batch, type(self).__name__)
         camera = self.camera.tensor(image, len(image))
         with torch.no_grad():
             plain = plain_geometry(Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera))
-        planes = codes[:, :, None, None].expand(-1, -1, *image.shape[-2:])
-        features = self.backbone(torch.cat([image, plain.to(image.dtype), planes.to(image.dtype)], dim=1))
+        features = self.backbone(torch.cat([image, plain.to(image.dtype), planes], dim=1))
         change = self.head(features)
         return {"relit": change if self.output == "direct" else image + change}
+
+
+def light_planes(batch: dict[str, Tensor], who: str) -> Tensor:
+    """The codes of a batch's present and wanted light as constant channels: ``(B, 6, H, W)`` in the input's size and dtype.
+
+    Args:
+        batch: The batch.
+        who: The network that needs them, for the message.
+
+    Raises:
+        InputError: If a light of the batch is unknown.
+    """
+    image = batch["input"]
+    codes = torch.cat([encode(batch["input_light"]), encode(batch["target_light"])], dim=1)
+    if codes.isnan().any():
+        raise InputError(f"{who} needs labelled lights, but the batch's input or target light is unknown")
+    return codes.to(image.dtype)[:, :, None, None].expand(-1, -1, *image.shape[-2:])

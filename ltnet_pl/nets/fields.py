@@ -1,4 +1,4 @@
-"""Light transfer fields: what the interaction predicts per pixel, and how it turns the input into the relit image."""
+"""Light transfer fields: what the interaction predicts, and how it turns the input into the relit image."""
 
 from __future__ import annotations
 
@@ -6,39 +6,106 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ltnet_pl import InputError
 from ltnet_pl.nets.blocks import zero_head
 
-FieldKind = Literal["residual", "affine"]
+FieldKind = Literal["direct", "residual", "gain", "affine", "bilateral"]
+
+CHANNELS = {"direct": 3, "residual": 3, "gain": 3, "affine": 6}
 
 
 class Field(nn.Module):
-    r"""Predicts a light transfer field from features and applies it to the input.
+    r"""Predicts a light transfer field per pixel and applies it to an image.
 
+    * ``direct``: :math:`y = d`: no field at all, the relit image itself; for comparison.
     * ``residual``: :math:`y = x + d`, three channels; the global residual connection of the paper.
+    * ``gain``: :math:`y = x \, e^{g}`, three channels; it cannot light what is black.
     * ``affine``: :math:`y = x \, e^{g} + d`, six channels; the gain carries the texture of lit surfaces along, the offset lights
       what was black.
 
-    The field starts at zero, where every kind returns the input unchanged.
+    The edges of shadows are sharp, and the interaction works at a reduced resolution. So the field is decoded at full
+    resolution, by two thin layers, from the interaction's features and from what it saw itself: colour, geometry, and both
+    lights' cues. It starts at zero, where every kind but ``direct`` returns the image unchanged.
 
     Args:
         kind: Which field.
-        in_channels: Channels of the features it is predicted from.
+        in_channels: Channels of the interaction's features.
+        seen_channels: Channels of what the interaction saw.
+        fold: Pixels per feature along each side.
+        spread: Channels that a feature spreads over each of its pixels.
+        hidden: Channels of the hidden layer.
     """
 
-    def __init__(self, kind: FieldKind, in_channels: int) -> None:
+    def __init__(
+        self, kind: FieldKind, in_channels: int, seen_channels: int, fold: int = 1, spread: int = 16, hidden: int = 32
+    ) -> None:
         super().__init__()
-        if kind not in get_args(FieldKind):
+        if kind not in CHANNELS:
             raise InputError(f"field is {kind!r}; expected one of {', '.join(get_args(FieldKind))}")
-        self.kind = kind
-        self.head = zero_head(in_channels, 3 if kind == "residual" else 6)
+        self.kind, self.fold = kind, fold
+        self.spread = nn.Conv2d(in_channels, spread * fold**2, 1)
+        self.merge = nn.Conv2d(spread + seen_channels, hidden, 1)
+        self.head = zero_head(hidden, CHANNELS[kind])
 
-    def forward(self, features: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(B, C, H, W)`` and input ``(B, 3, H, W)`` to the relit image, unclamped, and the field."""
-        field = self.head(features)
+    def forward(self, features: Tensor, image: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``(B, C, ceil(H / fold), ceil(W / fold))``, image ``(B, 3, H, W)``, seen ``(B, seen_channels, H, W)``.
+
+        Returns:
+            The relit image, unclamped, and the field.
+        """
+        spread = functional.pixel_shuffle(self.spread(features), self.fold)[..., : image.shape[-2], : image.shape[-1]]
+        field = self.head(functional.silu(self.merge(torch.cat([spread, seen], dim=1))))
+        if self.kind == "direct":
+            return field, field
         if self.kind == "residual":
             return image + field, field
-        gain, offset = field.chunk(2, dim=1)
-        # beyond e^4 the gain would only amplify noise (and overflow in half precision); inside +-2 the bend is slight
-        return image * torch.exp(4 * torch.tanh(gain / 4)) + offset, field
+        gain, *offset = field.split(3, dim=1)
+        relit = image * torch.exp(bent(gain))
+        return (relit + offset[0] if offset else relit), field
+
+
+def bent(gain: Tensor) -> Tensor:
+    """A log gain kept within +-4: more would only amplify noise and overflow in half precision; inside +-2 it hardly bends."""
+    return 4 * torch.tanh(gain / 4)
+
+
+class BilateralField(nn.Module):
+    r"""A bilateral grid of affine colour transforms at low resolution, sliced at full resolution.
+
+    :math:`y = A x + b` with a 3x4 transform per pixel, looked up trilinearly in a grid over image plane and *guide*. The guide
+    is a pointwise function of colour, depth and both lights' cues: the edge of a new shadow is in neither colour nor depth.
+
+    Args:
+        in_channels: Channels of the low-resolution features that the grid is predicted from.
+        guide_channels: Channels of what the guide is computed from.
+        bins: Cells of the grid along the guide.
+        hidden: Channels of the guide's hidden layer.
+
+    Reference:
+        Gharbi et al., "Deep Bilateral Learning for Real-Time Image Enhancement", SIGGRAPH 2017: grid and slicing.
+    """
+
+    def __init__(self, in_channels: int, guide_channels: int, bins: int = 8, hidden: int = 16) -> None:
+        super().__init__()
+        self.bins = bins
+        self.head = zero_head(in_channels, 12 * bins)
+        self.guide = nn.Sequential(nn.Conv2d(guide_channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, 1, 1))
+
+    def forward(self, features: Tensor, image: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Low-resolution features, image ``(B, 3, H, W)`` and what the guide sees ``(B, guide_channels, H, W)``.
+
+        Returns:
+            The relit image and the sliced field ``(B, 12, H, W)``: transform minus identity, row by row, then the offsets.
+        """
+        batch, _, height, width = image.shape
+        grid = self.head(features).float()  # in half precision, places between pixels would be too coarse
+        grid = grid.view(batch, 12, self.bins, *grid.shape[-2:])
+        depth = torch.tanh(self.guide(seen)).float()
+        v = (torch.arange(height, device=image.device, dtype=grid.dtype) + 0.5) * (2 / height) - 1
+        u = (torch.arange(width, device=image.device, dtype=grid.dtype) + 0.5) * (2 / width) - 1
+        place = torch.stack([u.expand(batch, height, width), v[:, None].expand(batch, height, width), depth[:, 0]], dim=-1)
+        field = functional.grid_sample(grid, place[:, None], mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0]
+        matrix = field[:, :9].view(batch, 3, 3, height, width)
+        return image + (matrix * image[:, None]).sum(dim=2) + field[:, 9:], field

@@ -10,62 +10,82 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.light import Camera, Rig, decode, encode
-from ltnet_pl.nets.blocks import Backbone
-from ltnet_pl.nets.fields import Field, FieldKind
-from ltnet_pl.nets.streams import CameraSource, CueKind, DepthStream, LightStream, known_or
+from ltnet_pl.geometry import Geometry
+from ltnet_pl.light import Camera, Rig, decode, encode, planckian, to_display, to_linear
+from ltnet_pl.nets.blocks import Backbone, InteractionKind
+from ltnet_pl.nets.fields import BilateralField, Field, FieldKind
+from ltnet_pl.nets.streams import CameraSource, CueKind, DepthStream, LightStream, PitchEstimate, known_or
 
 LightSource = Literal["guide", "label"]
+
+_SAME_LIGHT = 0.1  # distance of two light codes from which on the field works fully: 6 degrees, or, untinted, 12 mired
+_CLIPS = (0.9, 0.98)  # display values from which on a channel begins to count as clipped, and does so fully
+_RIG = -1000.0  # stands for an elevation that is not given
+_TINTED = 0.1  # the tint has done most of a change of temperature, so that it counts so much less
 
 
 class LTNet(nn.Module):
     """Light Transfer Network: relights an image by the light of a guide, or by a light that is given.
 
     The light stream reads the present light off the input and the wanted light off the guide; a known light takes the place of a
-    reading. The depth stream computes geometry features and the cues of both lights. The interaction, a U-Net whose decoder is
-    modulated by both light codes, decodes the light transfer field, and the field relights the input.
+    reading. The known part of the change, that of colour temperature, is applied in closed form. The depth stream computes
+    geometry features and the cues of both lights. The interaction, a U-Net steered by both light codes, decodes the light
+    transfer field, which relights the rest; it fades where both lights are the same, so that nothing changes there.
 
     Args:
         widths: Channels of the interaction per level, each level at half the resolution of the one before.
-        field: Kind of light transfer field: ``residual`` or ``affine``.
+        fold: Pixels along each side that the interaction folds into one: its finest level stands at 1 / fold of the image.
+        field: Kind of light transfer field: ``residual``, ``gain``, ``affine``, ``bilateral``; or ``direct``, which is none.
+        interaction: How the light code meets the geometry features: ``film``, ``attention``, or ``concat``.
+        tint: Whether the change of colour temperature is applied in closed form before the field.
         cues: Cues computed from depth: ``none``, ``shading``, or ``visibility`` (shading and cast shadows).
         use_depth: Whether the network sees the depth at all; without it, cues must be ``none``.
         light: Where the lights come from outside training: ``guide`` (read by the light stream) or ``label`` (the batch's lights
             wherever they are known, read where not).
         label_dropout: Share of the training samples whose light is read although its label is known, for input and guide apart;
-            without depth the label is taken.
-        latent: Length of the latent light code.
+            without depth the label is taken. With 0, light ``label`` and no latent, no known light is ever read: set the light
+            loss to 0 too.
+        latent: Length of the latent light code; 0 for none.
+        streams: 1: one light stream reads input and guide; 2: one for each.
         match: Whether the light stream correlates the image with computed light and shadow.
         light_width: Channels of the light stream's first stage.
         steps: Steps of the march towards each light in the visibility cue.
         camera: The camera that is assumed.
         rig: The rig that is assumed.
-        camera_from: ``assumed``; ``estimated``: the pitch under which some light explains the image best, the rest as assumed;
-            ``true``: the batch's camera and rig where they are known (an upper bound).
+        camera_from: ``assumed``; ``estimated``: the pitch read off the depth, the rest as assumed; ``true``: the batch's camera
+            and rig where they are known (an upper bound).
 
     Raises:
         InputError: If a value is none of those, or too small.
     """
 
+    bilateral_factor = 4
+    """Pixels of the image per pixel of what the bilateral kind's interaction sees, along each side."""
+
     def __init__(
         self,
-        widths: Sequence[int] = (24, 48, 96, 128),
+        widths: Sequence[int] = (32, 64, 96, 128),
+        fold: int = 2,
         field: FieldKind = "affine",
+        interaction: InteractionKind = "film",
+        tint: bool = True,
         cues: CueKind = "visibility",
         use_depth: bool = True,
         light: LightSource = "guide",
         label_dropout: float = 0.5,
-        latent: int = 8,
+        latent: int = 0,
+        streams: int = 1,
         match: bool = True,
         light_width: int = 16,
-        steps: int = 32,
+        steps: int = 16,
         camera: Camera = Camera(),
         rig: Rig = Rig(),
         camera_from: CameraSource = "estimated",
     ) -> None:
         super().__init__()
-        if light not in get_args(LightSource):
-            raise InputError(f"light is {light!r}; expected one of {', '.join(get_args(LightSource))}")
+        for name, given, known in (("light", light, LightSource), ("camera_from", camera_from, CameraSource)):
+            if given not in get_args(known):
+                raise InputError(f"{name} is {given!r}; expected one of {', '.join(get_args(known))}")
         if not use_depth and cues != "none":
             raise InputError(f"cues is {cues!r} with use_depth false; cues are computed from depth: set cues to none")
         if not 0.0 <= label_dropout <= 1.0:
@@ -73,29 +93,35 @@ class LTNet(nn.Module):
         for name, value, least in (("latent", latent, 0), ("light_width", light_width, 1), ("steps", steps, 1)):
             if value < least:
                 raise InputError(f"--model.net.init_args.{name} is {value}; expected {least} or more")
+        if streams not in (1, 2):
+            raise InputError(f"--model.net.init_args.streams is {streams}; expected 1 or 2")
         self.light, self.label_dropout, self.use_depth = light, label_dropout, use_depth
-        if camera_from not in get_args(CameraSource):
-            raise InputError(f"camera_from is {camera_from!r}; expected one of {', '.join(get_args(CameraSource))}")
-        self.camera, self.rig, self.camera_from = camera, rig, camera_from
+        self.camera, self.rig, self.camera_from, self.tint, self.latent = camera, rig, camera_from, tint, latent
         self.light_stream = LightStream(latent, light_width, match and use_depth)
+        self.guide_stream = LightStream(latent, light_width, match and use_depth) if streams == 2 else None
         self.depth_stream = DepthStream(cues, steps)
-        code_channels = 2 * (3 + latent)
-        self.mix = nn.Sequential(nn.Linear(code_channels, 64), nn.SiLU())
-        self.backbone = Backbone(3 + self.depth_stream.channels, widths, code_channels=64)
-        self.field = Field(field, widths[0])
+        self.pitch = PitchEstimate()
+        self.mix = nn.Sequential(nn.Linear(2 * (3 + latent), 64), nn.SiLU())
+        channels = 6 + self.depth_stream.channels
+        fold = 1 if field == "bilateral" else fold
+        self.backbone = Backbone(channels, widths, 64, interaction, fold)
+        self.field: Field | BilateralField
+        self.field = BilateralField(widths[0], channels) if field == "bilateral" else Field(field, widths[0], channels, fold)
 
     def read_light(self, image: Tensor, depth: Tensor, crop: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The light stream's raw code ``(B, 3)`` and latent of an image of the batch's scenes, with its depth."""
         depth = depth if self.use_depth else torch.zeros_like(depth)
-        code, latent, _ = self._read(image, depth, *self._camera_and_rig(batch), crop)
+        camera, rig = self._camera_and_rig(batch)
+        code, latent = self.light_stream(image, depth, self._seen_by(camera, depth, depth, crop)[0], rig, crop)
         return code, latent
 
-    def _read(self, image: Tensor, depth: Tensor, camera: Tensor, rig: Tensor, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Raw code, latent, and the camera that they were read under: its pitch estimated where that is asked."""
+    def _seen_by(self, camera: Tensor, depth: Tensor, frame_depth: Tensor, crop: Tensor) -> tuple[Tensor, Geometry]:
+        """The camera, its pitch read off the depth where that is asked, and the geometry under it."""
+        geometry = Geometry.of(depth, frame_depth, crop, camera)
         if self.camera_from == "estimated":
-            camera = torch.stack([camera[:, 0], self.light_stream.pitch(image, depth, camera, rig, crop)], dim=1)
-        code, latent = self.light_stream(image, depth, camera, rig, crop)
-        return code, latent, camera
+            camera = torch.stack([camera[:, 0], self.pitch(geometry.normals, camera[:, 1])], dim=1)
+            geometry = geometry.pitched(camera)
+        return camera, geometry
 
     def _camera_and_rig(self, batch: dict[str, Tensor], known: bool = True) -> tuple[Tensor, Tensor]:
         """Camera and rig ``(B, 2)``: assumed, or the batch's where they are to be used and known."""
@@ -109,50 +135,63 @@ class LTNet(nn.Module):
 
         Returns:
             ``relit`` ``(B, 3, H, W)``, unclamped; ``field`` ``(B, C, H, W)``; ``input_code`` and, where there is a guide,
-            ``guide_code`` ``(B, 3)``: the light stream's raw readings.
+            ``guide_code`` ``(B, 3)``: the light stream's raw readings, left out by a network that takes every light from its
+            label, in training too.
 
         Raises:
             InputError: If the batch has neither a guide nor a known wanted light.
         """
         if not self.use_depth:
             batch = {key: torch.zeros_like(value) if key.endswith("depth") else value for key, value in batch.items()}
-        images, depths, crops = [batch["input"]], [batch["depth"]], [batch["crop"]]
-        cameras, rigs = ([tensor] for tensor in self._camera_and_rig(batch))
-        if "guide" in batch:
-            images.append(batch["guide"])
-            depths.append(batch["guide_depth"])
-            crops.append(batch["guide_crop"])
-            # the guide is another scene, whose camera no batch tells
-            assumed = self._camera_and_rig(batch, known=False)
-            cameras.append(assumed[0])
-            rigs.append(assumed[1])
-        image, depth, crop, camera, rig = map(torch.cat, (images, depths, crops, cameras, rigs))
-        codes, latents, camera = self._read(image, depth, camera, rig, crop)
-        camera, rig = camera[: len(batch["input"])], rig[: len(batch["input"])]
-        raw_input, latent_input = codes[: len(camera)], latents[: len(camera)]
-        out = {"input_code": raw_input}
-        present, _ = self._choose(batch["input_light"], raw_input, batch["depth"])
-        if "guide" in batch:
-            raw_guide, latent_guide = codes[len(camera) :], latents[len(camera) :]
-            out["guide_code"] = raw_guide
-            wanted, given = self._choose(batch["target_light"], raw_guide, batch["guide_depth"])
+        image = batch["input"]
+        camera, rig = self._camera_and_rig(batch)
+        camera, geometry = self._seen_by(camera, batch["depth"], batch["frame_depth"], batch["crop"])
+        out, codes = {}, []
+        sources = (("input", "depth", "crop", "input_light"), ("guide", "guide_depth", "guide_crop", "target_light"))
+        for name, depth, crop, light in sources:
+            label = encode(batch[light]).to(image.dtype)
+            if name not in batch:
+                if label.isnan().any():
+                    raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
+                codes.append((label, label.new_zeros(len(label), self.latent)))
+                continue
+            if self.always_told and not label.isnan().any():
+                codes.append((label, label.new_zeros(len(label), 0)))
+                continue
+            if name == "input":
+                seen, stand = camera, rig
+            else:  # another scene, whose camera no batch tells
+                seen, stand = self._camera_and_rig(batch, known=False)
+                seen, _ = self._seen_by(seen, batch[depth], batch[depth], batch[crop])
+            stream = self.guide_stream if name == "guide" and self.guide_stream is not None else self.light_stream
+            reading, latent = stream(batch[name], batch[depth], seen, stand, batch[crop])
+            out[f"{name}_code"] = reading
+            code, given = self._choose(label, reading, batch[depth])
             # a light that is given says nothing beyond its numbers, so its latent is zero
-            latent_guide = latent_guide * (~given).to(latent_guide.dtype)
-        else:
-            wanted = encode(batch["target_light"]).to(raw_input.dtype)
-            if wanted.isnan().any():
-                raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
-            latent_guide = torch.zeros_like(latent_input)
+            codes.append((code, latent if name == "input" else latent * (~given).to(latent.dtype)))
+        (present, _), (wanted, _) = codes
         lights = (_light_rows(present, batch["input_light"]), _light_rows(wanted, batch["target_light"]))
-        geometry = self.depth_stream(batch, lights, camera, rig)
-        code = self.mix(torch.cat([present, latent_input, wanted, latent_guide], dim=1))
-        features = self.backbone(torch.cat([batch["input"], geometry.to(batch["input"].dtype)], dim=1), code)
-        out["relit"], out["field"] = self.field(features, batch["input"])
+        features = self.depth_stream(geometry, lights, rig).to(image.dtype)
+        base = tinted(image, lights[0][:, 1], lights[1][:, 1]) if self.tint else image
+        seen = torch.cat([image, base, features], dim=1)
+        code = self.mix(torch.cat([part for both in codes for part in both], dim=1))
+        coarse = seen
+        if isinstance(self.field, BilateralField):
+            size = [max(8, round(length / self.bilateral_factor)) for length in image.shape[-2:]]
+            coarse = functional.interpolate(seen, size=size, mode="area")
+        relit, out["field"] = self.field(self.backbone(coarse, code), base, seen)
+        change = (wanted - present).detach() * wanted.new_tensor([1.0, 1.0, _TINTED if self.tint else 1.0])
+        fade = torch.exp(-change.square().sum(dim=1) / _SAME_LIGHT**2) * ~_moved(batch["input_light"], batch["target_light"])
+        out["relit"] = base + (relit - base) * (1 - fade[:, None, None, None])
         return out
 
-    def _choose(self, lights: Tensor, reading: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def always_told(self) -> bool:
+        """Whether lights come from labels alone, in training too: where they are known, the light stream has nothing to do."""
+        return self.light == "label" and self.label_dropout == 0 and not self.latent
+
+    def _choose(self, label: Tensor, reading: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """The code to work with, label or reading, and a mask ``(B, 1)`` of the samples whose light is wholly the label's."""
-        label = encode(lights).to(reading.dtype)
         if self.training:
             use = torch.rand(len(reading), 1, device=reading.device) >= self.label_dropout
             if self.use_depth:
@@ -164,7 +203,41 @@ class LTNet(nn.Module):
         unit = torch.cat([functional.normalize(reading[:, :2], dim=1), reading[:, 2:]], dim=1)
         return torch.where(use, label.nan_to_num(), unit), use.all(dim=1, keepdim=True)
 
+    def cue_operations(self, height: int, width: int) -> int:
+        """Multiply-adds of the cues of one image of that size, which no counter of torch sees."""
+        return self.depth_stream.operations(height, width)
+
 
 def _light_rows(code: Tensor, lights: Tensor) -> Tensor:
     """Light tensor for the cues: azimuth and kelvin of the code; elevation and ambient share, where given, of the light."""
     return torch.cat([decode(code.detach().float()), lights[:, 2:]], dim=1)
+
+
+def _moved(present: Tensor, wanted: Tensor) -> Tensor:
+    """Whether two light tensors ``(B, 2 or 4)`` differ in elevation or ambient share, ``(B,)``."""
+    spoken = [
+        lights[:, 2:].nan_to_num(_RIG) if lights.shape[1] > 2 else lights.new_tensor([_RIG, 0.0]) for lights in (present, wanted)
+    ]
+    return (spoken[0] != spoken[1]).any(dim=-1)
+
+
+def tinted(image: Tensor, present: Tensor, wanted: Tensor) -> Tensor:
+    """An image under a light of another colour temperature, from the same place: in linear light a factor per channel.
+
+    What clips was at least that bright, and its colour is unknown: there each channel becomes as bright as the brightest, so that
+    white highlights stay white instead of turning blue or orange.
+
+    Args:
+        image: ``(B, 3, H, W)``, display-encoded.
+        present: Its light's temperature in kelvin, ``(B,)``.
+        wanted: The wanted one.
+
+    Returns:
+        ``(B, 3, H, W)``, display-encoded, bounded by 2; an image asked for the temperature that it has comes out as it is.
+    """
+    of, to = (planckian(kelvin.float().clamp(1500, 12000)).clamp(min=0.02) for kelvin in (present, wanted))
+    linear = to_linear(image.float()) * (to / of)[:, :, None, None]
+    clipped = ((image.float() - _CLIPS[0]) / (_CLIPS[1] - _CLIPS[0])).clamp(0, 1)
+    linear = torch.lerp(linear, linear.amax(dim=1, keepdim=True).expand_as(linear), clipped)
+    same = (present == wanted)[:, None, None, None]
+    return torch.where(same, image, to_display(linear).clamp(max=2).to(image.dtype))

@@ -16,6 +16,10 @@ from ltnet_pl.nets.blocks import Block
 CueKind = Literal["none", "shading", "visibility"]
 CameraSource = Literal["assumed", "estimated", "true"]
 
+_DISPLAY = 2.2  # exponent of a display
+_BOUNCED = 0.05  # light that reaches even what no lamp sees, in units of the irradiance at the anchor
+_STEP_OPERATIONS = 60  # of the march for one pixel and step: counted in `geometry.shadows.march`, a lookup as one
+
 
 def known_or(assumed: Tensor, known: Tensor, use: bool) -> Tensor:
     """Camera or rig tensor ``(B, 2)``: the assumed one, or, where ``use``, the known one wherever it is not NaN."""
@@ -26,32 +30,45 @@ class DepthStream(nn.Module):
     """Geometry features of the input for its present and its wanted light; no learned weights.
 
     Per pixel: validity, log of the depth relative to the point P that the camera looks at, normal, position relative to P, then
-    for each light the cues.
+    for each light the cues, and last the log of the change of light that they predict.
 
     Args:
         cues: ``none``; ``shading``: irradiance; ``visibility``: irradiance, visibility and their product.
         steps: Steps of the march towards each light.
     """
 
-    def __init__(self, cues: CueKind = "visibility", steps: int = 32) -> None:
+    def __init__(self, cues: CueKind = "visibility", steps: int = 16) -> None:
         super().__init__()
         if cues not in get_args(CueKind):
             raise InputError(f"cues is {cues!r}; expected one of {', '.join(get_args(CueKind))}")
         self.cues, self.steps = cues, steps
-        self.channels = 8 + 2 * {"none": 0, "shading": 1, "visibility": 3}[cues]
+        self.cue_channels = {"none": 0, "shading": 3, "visibility": 7}[cues]
+        self.channels = 8 + self.cue_channels
 
     @torch.no_grad()
-    def forward(self, batch: dict[str, Tensor], lights: tuple[Tensor, Tensor], camera: Tensor, rig: Tensor) -> Tensor:
-        """Features ``(B, channels, H, W)`` of a batch for its present and its wanted light (light tensors without NaN)."""
-        geometry = Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera)
-        features = [plain_geometry(geometry)]
+    def forward(self, geometry: Geometry, lights: tuple[Tensor, Tensor], rig: Tensor) -> Tensor:
+        """Features ``(B, channels, H, W)`` of a scene for its present and its wanted light (light tensors without NaN)."""
+        features, lit = [plain_geometry(geometry)], []
         for light in lights if self.cues != "none" else ():
-            if self.cues == "shading":
-                features.append(geometry.shading(light, rig))
-                continue
-            cue = geometry.cues(light, rig, self.steps)
-            features += [cue, cue[:, :1] * cue[:, 1:]]
+            cue = geometry.shading(light, rig) if self.cues == "shading" else geometry.cues(light, rig, self.steps)
+            lit.append(cue.prod(dim=1, keepdim=True))
+            # the image is display-encoded, so the computed light is too (a power is near enough to the sRGB curve)
+            features.append(displayed(cue[:, :1]))
+            if self.cues == "visibility":
+                features += [cue[:, 1:], displayed(lit[-1])]
+        if lit:
+            present, wanted = lit
+            features.append(torch.log((wanted + _BOUNCED) / (present + _BOUNCED)) / _DISPLAY)
         return torch.cat(features, dim=1)
+
+    def operations(self, height: int, width: int) -> int:
+        """Multiply-adds of the march for one image: pixels x steps x lights x operations of a step."""
+        return height * width * self.steps * 2 * _STEP_OPERATIONS if self.cues == "visibility" else 0
+
+
+def displayed(light: Tensor) -> Tensor:
+    """Computed light in the encoding of the image, bounded."""
+    return light.clamp(0, 4).pow(1 / _DISPLAY)
 
 
 def plain_geometry(geometry: Geometry) -> Tensor:
@@ -80,10 +97,7 @@ class LightStream(nn.Module):
 
     trunk_size = 64
     candidates = 16
-    match_size, match_steps = 32, 12
-    # the camera is sought on fewer and coarser pictures
-    pitch_candidates, pitch_size, pitch_steps, pitch_span = 8, 24, 8, 15.0
-    pitch_sharpness = 100.0
+    match_size, match_steps = 48, 12
 
     def __init__(self, latent: int = 8, width: int = 16, match: bool = True) -> None:
         super().__init__()
@@ -130,22 +144,33 @@ class LightStream(nn.Module):
         """
         return correlate(*reduce(image, depth, self.match_size), camera, rig, self.candidates, self.match_steps)
 
-    def pitch(self, image: Tensor, depth: Tensor, camera: Tensor, rig: Tensor, crop: Tensor) -> Tensor:
-        """Pitch of the camera ``(B,)`` in degrees, under which some light explains the image best; the given one without depth.
 
-        Under a wrong pitch, computed light and shadow fit the image less well from any direction. Three pitches are tried, the
-        given one in the middle, and averaged by the softmax of their best correlations.
-        """
-        own, _ = own_camera(camera, crop, image.shape[-1] / image.shape[-2])
-        small = reduce(image, depth, self.pitch_size)
-        offsets = camera.new_tensor([-self.pitch_span, 0.0, self.pitch_span])
-        scores = [
-            correlate(*small, own + torch.stack([torch.zeros_like(o), o]), rig, self.pitch_candidates, self.pitch_steps).amax(
-                dim=1
-            )
-            for o in offsets
-        ]
-        return camera[:, 1] + torch.softmax(self.pitch_sharpness * torch.stack(scores, dim=1), dim=1) @ offsets
+class PitchEstimate(nn.Module):
+    """Reads the camera's pitch off the normals: the ground and all that lies flat point up, walls point sideways.
+
+    Each normal votes for the pitches under which it would stand upright or level; the answer is the mean of all pitches,
+    weighted by the softmax of their votes. It needs no image and no light, has no weights, and does not depend on the depth's
+    scale. The field of view is taken as given.
+    """
+
+    lowest, highest, step = 10.0, 64.0, 2.0
+    upright, level = 0.01, 0.1  # how far from upright (1 - cosine) and from level (cosine) a vote still counts
+    sharpness = 40.0
+    side = 48  # at most so many normals along each side vote
+
+    @torch.no_grad()
+    def forward(self, normals: Tensor, assumed: Tensor) -> Tensor:
+        """Pitch ``(B,)`` in degrees from normals ``(B, 3, H, W)``, 0 for background; the assumed one where all is background."""
+        stride = max(1, max(normals.shape[-2:]) // self.side)
+        y, z = normals[:, 1, ::stride, ::stride].flatten(1), normals[:, 2, ::stride, ::stride].flatten(1)
+        pitches = torch.arange(self.lowest, self.highest + self.step, self.step, device=normals.device, dtype=normals.dtype)
+        bearing = torch.deg2rad(pitches)[None, :, None]
+        cosine = y[:, None] * bearing.cos() + z[:, None] * bearing.sin()
+        valid = (normals.square().sum(dim=1)[:, ::stride, ::stride] > 0.5).to(normals.dtype).flatten(1)
+        votes = torch.exp((cosine - 1) / self.upright) + torch.exp(-(cosine / self.level).square())
+        count = valid.sum(dim=1)
+        share = (votes * valid[:, None]).sum(dim=2) / count.clamp(min=1)[:, None]
+        return torch.where(count > 0, torch.softmax(self.sharpness * share, dim=1) @ pitches, assumed)
 
 
 def own_camera(camera: Tensor, crop: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
@@ -182,8 +207,7 @@ def correlate(image: Tensor, depth: Tensor, camera: Tensor, rig: Tensor, candida
     azimuths = torch.arange(candidates, device=image.device) * (360.0 / candidates)
     lights = torch.stack([azimuths, torch.full_like(azimuths, 5000.0)], dim=1).repeat(len(image), 1)
     cue = Geometry(**every).cues(lights, rig.repeat_interleave(candidates, dim=0), steps)
-    # the image is display-encoded, so the computed light is too (a power is near enough to the sRGB curve)
-    lit = (cue[:, 0] * cue[:, 1]).clamp(min=0).pow(1 / 2.2).view(len(image), candidates, *image.shape[-2:])
+    lit = displayed(cue[:, 0] * cue[:, 1]).view(len(image), candidates, *image.shape[-2:])
     valid = (depth > 0).float()
     count = valid.sum(dim=(2, 3)).clamp(min=1)
 
@@ -205,7 +229,7 @@ def reduce(image: Tensor, depth: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 def colour_statistics(image: Tensor) -> Tensor:
     """Mean linear-light colour of the brighter pixels and of all, as log ratios and levels ``(B, 6)``: it tells a temperature."""
-    linear = image.clamp(0, 1).float() ** 2.2
+    linear = image.clamp(0, 1).float() ** _DISPLAY
     luminance = linear.mean(dim=1, keepdim=True)
     bright = (luminance >= luminance.mean(dim=(2, 3), keepdim=True)).float()
     parts = []

@@ -1,0 +1,34 @@
+"""The benchmarks: methods compared under one budget, on one rendered set, by one script."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from ltnet_pl import InputError
+
+BENCHES = {
+    "quality": "Train every row under the same budget, score it on the same pairs, print the tables.",
+    "speed": "Time every row's network, side by side.",
+    "looks": "Show input, guide, results and target of test scenes on sheets.",
+    "turning": "Turn the light in small steps, and score directions between the trained ones.",
+    "real": "Score trained rows on real photographs.",
+}
+"""What `bench` can do, and what each does."""
+
+_WHERE = {"turning": "looks"}
+
+
+def bench(what: str) -> Callable[..., None]:
+    """The function of one benchmark, whose signature gives its flags.
+
+    Args:
+        what: ``quality``, ``speed``, ``looks``, ``turning`` or ``real``.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if what not in BENCHES:
+        raise InputError(f"bench {what}: unknown; expected one of {', '.join(BENCHES)}: python -m ltnet_pl bench --help")
+    function: Callable[..., None] = getattr(importlib.import_module(f"ltnet_pl.bench.{_WHERE.get(what, what)}"), what)
+    return function

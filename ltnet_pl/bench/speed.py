@@ -1,0 +1,256 @@
+"""What a network costs: multiply-adds, milliseconds, memory; rows timed side by side."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import json
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ltnet_pl import InputError
+from ltnet_pl.bench.configs import build_net, resolve
+from ltnet_pl.bench.hashes import cores, machine
+from ltnet_pl.bench.rows import REFERENCE, read_book
+from ltnet_pl.bench.scoring import ask
+from ltnet_pl.bench.tables import markdown
+from ltnet_pl.files import atomic_write
+
+GUIDE_SIZE = 256
+"""Side in pixels of the guide in all counts and timings."""
+
+FRAME_SIZE = 96
+"""Longer side of the whole frame's low-resolution depth, as the data modules give it."""
+
+
+def synthetic_batch(size: int, device: str = "cpu", guide_size: int = GUIDE_SIZE) -> dict[str, Any]:
+    """One sample of the batch contract at ``size`` x ``size``: a tilted ground with bumps, under two lights.
+
+    Args:
+        size: Side of input and depth in pixels.
+        device: Where it lies.
+        guide_size: Side of the guide in pixels.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def image(side: int) -> Tensor:
+        coarse = torch.rand(1, 3, 16, 16, generator=generator)
+        return F.interpolate(coarse, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+
+    def depth(side: int) -> Tensor:
+        line = (torch.arange(side) + 0.5) / side
+        ground = 1.0 / (1.0 + 1.5 * line[:, None])
+        bumps = 0.04 * torch.sin(19 * line[:, None]) * torch.sin(23 * line[None])
+        return (ground + bumps)[None, None].clamp(min=0.1)
+
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    unknown = torch.full((1, 2), torch.nan)
+    batch: dict[str, Any] = {
+        "input": image(size),
+        "target": image(size),
+        "guide": image(guide_size),
+        "depth": depth(size),
+        "guide_depth": depth(guide_size),
+        "frame_depth": depth(FRAME_SIZE),
+        "input_light": torch.tensor([[45.0, 5500.0]]),
+        "target_light": torch.tensor([[270.0, 3500.0]]),
+        "crop": whole,
+        "guide_crop": whole,
+        "camera": unknown,
+        "rig": unknown,
+    }
+    return {key: value.to(device) for key, value in batch.items()} | {"name": ["synthetic"]}
+
+
+def cost(net: nn.Module, size: int) -> dict[str, int]:
+    """Multiply-adds of one image.
+
+    Torch's FLOP counter / 2: it counts two for a multiply-add, and nothing for element-wise operations and grid sampling. What a
+    network computes of geometry without convolutions it states itself, by ``cue_operations(height, width)``.
+
+    Args:
+        net: The network, on the CPU; all its parts are counted.
+        size: Side of the image in pixels.
+
+    Returns:
+        ``network``: counted; ``cues``: stated, where the network does; ``guide_size``: side of the guide in pixels, `GUIDE_SIZE`,
+        or ``size`` for a network that takes only guides of its input's size.
+    """
+    net.eval()
+    ask(net, "guide")
+    try:
+        counted, guide_size = _count(net, synthetic_batch(size)), GUIDE_SIZE
+    except RuntimeError:
+        # torch refuses to join a small guide to a large input
+        counted, guide_size = _count(net, synthetic_batch(size, guide_size=size)), size
+    found = {"network": counted, "guide_size": guide_size}
+    if hasattr(net, "cue_operations"):
+        stated: Any = net.cue_operations
+        found["cues"] = int(stated(size, size))
+    return found
+
+
+def _count(net: nn.Module, batch: dict[str, Any]) -> int:
+    counter = FlopCounterMode(display=False)
+    # inference mode would hide operations from the counter
+    with torch.no_grad(), counter:
+        net(batch)
+    return int(counter.get_total_flops()) // 2
+
+
+def speed(
+    size: int = 1024,
+    rows: str | None = None,
+    add: str | None = None,
+    repeats: int = 5,
+    threads: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    bf16: bool = False,
+    compile: bool = False,
+    results: str = "experiments/benchmark/results",
+    experiments: str = "experiments",
+) -> None:
+    """Time every row's network on one image, side by side.
+
+    Random weights, one synthetic image with its depth and a guide of 256 pixels; rows take turns, so that a machine that slows
+    down slows all of them. The median is kept in ``speed.json`` of the results and printed as a table.
+
+    Args:
+        size: Side of the image in pixels.
+        rows: Names of rows, separated by commas; by default all.
+        add: Further rows, NAME=FILE.yaml, separated by commas.
+        repeats: Timed turns, after one that is not.
+        threads: Threads of torch; by default one for each core.
+        device: cpu or cuda.
+        bf16: Compute in bfloat16 where torch's autocast does.
+        compile: Compile the networks first.
+        results: Folder of the results.
+        experiments: Folder of the config files.
+
+    Raises:
+        InputError: If a row or the device is unknown, or a number is too small.
+    """
+    for flag, value, least in (("size", size, 16), ("repeats", repeats, 1), ("threads", threads or 1, 1)):
+        if value < least:
+            raise InputError(f"--{flag} {value}: expected {least} or more; give another")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU here; leave it out")
+    book = read_book(Path(experiments), add)
+    names = rows.split(",") if rows else list(book.rows)
+    chosen = [book.rows[name] for name in dict.fromkeys([REFERENCE, *names]) if book.choose(next(iter(book.seeds)), [name])]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or cores())
+    try:
+        nets = {}
+        for row in chosen:
+            flags = [f"--config={file}" for file in book.configs(row, None)]
+            nets[row.name] = build_net(resolve(flags, row.name)).to(device).eval()
+            ask(nets[row.name], "guide")
+            if compile:
+                nets[row.name].compile()
+        found = timed(nets, synthetic_batch(size, device), repeats, bf16)
+        count = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    kind = f"{device}, {'bf16' if bf16 else 'float32'}, {'compiled' if compile else 'eager'}, {size} px"
+    record = {
+        "machine": machine(device == "cuda"),
+        "date": datetime.date.today().isoformat(),
+        "threads": count,
+        "torch": torch.__version__,
+        "rows": found,
+    }
+    path = Path(results) / "speed.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = read_speed(path)
+    if kind in kept and kept[kind]["machine"] == record["machine"]:
+        record["rows"] = kept[kind]["rows"] | found
+    with atomic_write(path) as file:
+        file.write((json.dumps(kept | {kind: record}, indent=1) + "\n").encode())
+    given = {"size": size, "rows": rows, "add": add, "repeats": repeats, "threads": threads, "device": device}
+    defaults = {"size": 1024, "repeats": 5, "device": "cpu"}
+    said = [f"--{key} {value}" for key, value in given.items() if value is not None and value != defaults.get(key)]
+    said += [f"--{key}" for key, value in (("bf16", bf16), ("compile", compile)) if value]
+    command = " ".join(["python -m ltnet_pl bench speed", *said])
+    print(f"`{command}` ({kind}; {record['machine']}; {count} threads; {record['date']})\n")
+    reference = found[REFERENCE]["ms"]
+    head = ["row", "ms", f"ratio to {REFERENCE}", "peak memory (MiB)"]
+    body = [
+        [name, f"{value['ms']:.1f}", f"{value['ms'] / reference:.2f}", f"{value['mib']:.0f}" if "mib" in value else "–"]  # noqa: RUF001
+        for name, value in found.items()
+    ]
+    print(markdown(head, body))
+
+
+def read_speed(path: Path) -> dict[str, Any]:
+    """What `speed` measured, by kind of run (``cpu, float32, eager, 1024 px``); empty where nothing was.
+
+    Raises:
+        InputError: If the file is broken.
+    """
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; expected what bench speed wrote: delete it to have it made anew") from error
+    return kept
+
+
+@torch.inference_mode()
+def timed(nets: dict[str, nn.Module], batch: dict[str, Any], repeats: int, bf16: bool = False) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each network, and the peak of the memory that it works in, in MiB, where that can be measured.
+
+    On a GPU the peak is torch's; on the CPU, under Linux, how far the process grew in the first turn.
+
+    Args:
+        nets: Networks by name, on the batch's device.
+        batch: One batch.
+        repeats: Timed turns.
+        bf16: Use autocast to bfloat16.
+    """
+    device = batch["input"].device.type
+    found: dict[str, list[float]] = {name: [] for name in nets}
+    peak: dict[str, float] = {}
+    for turn in range(repeats + 1):
+        for name, net in nets.items():
+            context: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+            gc.collect()
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+                torch.cuda.synchronize()
+            start = _resident(reset=True) if device == "cpu" and not turn else None
+            begin = time.perf_counter()
+            with context:
+                net(batch)
+            if device == "cuda":
+                torch.cuda.synchronize()
+                peak[name] = torch.cuda.max_memory_allocated() / 2**20
+            elif start is not None:
+                peak[name] = ((_resident() or start) - start) / 1024
+            # the first turn pays for memory, compilation and the choice of kernels
+            if turn:
+                found[name].append(1000 * (time.perf_counter() - begin))
+    return {
+        name: {"ms": round(statistics.median(values), 2)} | ({"mib": round(peak[name])} if name in peak else {})
+        for name, values in found.items()
+    }
+
+
+def _resident(reset: bool = False) -> int | None:
+    """Peak of this process's memory in KiB since the last reset, Linux's count; None on other systems."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
