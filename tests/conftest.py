@@ -185,3 +185,19 @@ def batch():
 def _image(frame, name):
     """(3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(scenes.picture(frame, Light.from_name(name))).permute(2, 0, 1).float() / 255
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory):
+    """A folder like the sample data of real pixels (see `real_samples`). Read only."""
+    import real_samples  # it imports the whole package, which most tests do not need
+
+    root = tmp_path_factory.mktemp("samples")
+    real_samples.write_samples(root)
+    return root
+
+
+@pytest.fixture
+def copied(made_up, tmp_path):
+    """The same for a test that breaks it."""
+    return shutil.copytree(made_up, tmp_path / "data")

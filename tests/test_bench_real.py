@@ -1,17 +1,13 @@
 """Real pixels: known answers of each part on a small made-up sample folder, what users may get wrong, and the real samples."""
 
 import math
-import shutil
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import scenes
 import torch
 from PIL import Image
+from real_samples import LIGHTS, SIDE, Cheat, dome, method, save
 
-from ltnet_pl import InputError
 from ltnet_pl.bench import bench
 from ltnet_pl.bench.photostereo import (
     as_batch,
@@ -22,108 +18,17 @@ from ltnet_pl.bench.photostereo import (
     read_directions,
     read_object,
 )
-from ltnet_pl.bench.real import real
-from ltnet_pl.bench.real_frames import POWERS, load, polynomial, read_matrix, readings, transfer
+from ltnet_pl.bench.real_frames import POWERS, load, polynomial, readings, transfer
 from ltnet_pl.bench.tables import MISSING
-from ltnet_pl.bench.trained import Method
 from ltnet_pl.cli import main
 from ltnet_pl.geometry import light_position
-from ltnet_pl.light import DIRECTIONS, TEMPERATURES, Light, encode
+from ltnet_pl.light import encode
 from ltnet_pl.nets import LTNet, UNet
 
-SIDE = 40
 TERMS = (
     "r g b rr gg bb rg gb rb r3 g3 b3 rg2 gb2 rb2 gr2 bg2 br2 rgb r4 g4 b4 r3g r3b g3r g3b b3r b3g r2g2 g2b2 r2b2 r2gb g2rb b2rg"
 )
 """The order of the terms in the words of those who published the matrices."""
-
-LIGHTS = np.array([[0.0, 0.0, 1.0], [0.6, 0.0, 0.8], [0.0, 0.6, 0.8], [-0.48, 0.36, 0.8]])
-
-
-class Cheat:
-    """Reads what file names tell, N at 5000 K where they tell nothing, and returns the ground truth where there is one."""
-
-    light, camera_from = "guide", "assumed"
-
-    def read_light(self, image, depth, crop, batch):
-        lights = batch["input_light"]
-        return encode(torch.where(lights.isnan(), torch.tensor([0.0, 5000.0]), lights)), None
-
-    def __call__(self, batch):
-        self.seen = batch
-        return {"relit": batch.get("target", batch["input"])}
-
-
-def method(net):
-    return Method("cheat", Path("last.ckpt"), net)
-
-
-def save(path, net, **arguments):
-    """An untrained network as `fit` keeps it."""
-    torch.manual_seed(0)
-    state = {f"net.{key}": value for key, value in net(**arguments).state_dict().items()}
-    spec = {"class_path": f"{net.__module__}.{net.__name__}", "init_args": arguments}
-    path.parent.mkdir(parents=True)
-    torch.save({"state_dict": state, "hyper_parameters": {"net": spec}}, path)
-    return str(path.parent.parent)
-
-
-def dome():
-    """Height in pixels, normals and mask of a spherical cap of 14 pixels' radius on a frame of 40 x 48."""
-    v, u = np.mgrid[:40, :48].astype(np.float64)
-    x, y = (u - 24) / 18, (19 - v) / 18
-    inside = x**2 + y**2 < (14 / 18) ** 2
-    z = np.sqrt(np.clip(1 - x**2 - y**2, 0, None))
-    return (18 * z * inside).astype(np.float32), np.stack([x, y, z], axis=-1), inside
-
-
-def write_object(folder):
-    """A matt dome under `LIGHTS`, in linear light."""
-    height, normals, inside = dome()
-    folder.mkdir(parents=True)
-    np.savez(folder / "derived_geometry.npz", mask=inside, height_px=height)
-    for i, light in enumerate(LIGHTS):
-        shade = np.clip(normals @ light, 0, None) * inside * 0.9
-        scenes.write_image(folder / f"light{i:02d}.png", (shade[..., None] * [255, 200, 150]).round().astype(np.uint8))
-
-
-@pytest.fixture(scope="session")
-def made_up(tmp_path_factory):
-    """A folder like the sample data; the matrices change nothing but one, which halves red. Read only."""
-    root = tmp_path_factory.mktemp("samples")
-    vidit = root / "vidit"
-    for at, name in enumerate("AB"):
-        frame = scenes.trace(scenes.scene(5, at), (SIDE, SIDE))
-        for kind, settings in (
-            ("directions", {d: f"5500_{d}" for d in DIRECTIONS}),
-            ("illuminants", {str(t): f"{t}_N" for t in TEMPERATURES}),
-        ):
-            for label, setting in settings.items():
-                path = vidit / "frames_512" / f"{name}_{kind}" / f"{name}_{label}.png"
-                scenes.write_image(path, scenes.picture(frame, Light.from_name(setting)))
-        scenes.write_image(
-            vidit / "full_1024/train_guides" / f"Image0{at}4_4500_E.png", scenes.picture(frame, Light.from_name("4500_E"))
-        )
-    scenes.write_one_to_one(vidit / "full_1024/track1_val_input", size=(SIDE, SIDE), flat_target=root / "elsewhere")
-    scenes.write_one_to_one(vidit / "native_layout/track1", scenes=1, size=(SIDE, SIDE))
-    scenes.write_pairs_layout(vidit / "native_layout/track2", pairs=1, size=(SIDE, SIDE))
-    matrices = vidit / "colour_temperature_matrices"
-    matrices.mkdir()
-    for i in range(5):
-        for j in range(5):
-            np.save(matrices / f"weight_{i}_{j}.npy", np.eye(3, 34, dtype=np.float32))
-    np.save(matrices / "weight_0_4.npy", np.diag([0.5, 1, 1]).astype(np.float32) @ np.eye(3, 34, dtype=np.float32))
-    for name in ("gray", "buddha", "rock"):
-        write_object(root / "photostereo_uw12" / name)
-    lines = [" ".join(map(str, light)) for light in LIGHTS]
-    (root / "photostereo_uw12" / "lights.txt").write_text("\n".join([str(len(LIGHTS)), *lines, ""]))
-    return root
-
-
-@pytest.fixture
-def copied(made_up, tmp_path):
-    """The same for a test that breaks it."""
-    return shutil.copytree(made_up, tmp_path / "data")
 
 
 def cells(table):
@@ -345,114 +250,6 @@ def test_a_network_without_a_light_stream_relights_all_the_same(made_up, tmp_pat
     for head, copied in (("| temperatures |", 0), ("| object |", 1)):
         values = cells(printed[printed.index(head) :].split("\n\n")[0])["all"]
         assert values[2 + copied] == values[copied]
-
-
-# ---- what users may get wrong
-
-
-def test_wrong_flags_are_named(made_up, tmp_path):
-    with pytest.raises(InputError, match=r"--size 8; expected 32 or more"):
-        real("x", str(made_up), size=8)
-    with pytest.raises(InputError, match=r"--data nowhere: is no folder; expected the sample data, with the folders vidit and"):
-        real("x", "nowhere")
-    with pytest.raises(
-        InputError, match=r"there is no .*; expected the folder of a finished run, or a checkpoint: run fit first"
-    ):
-        real(str(tmp_path / "no.ckpt"), str(made_up))
-
-
-@pytest.mark.parametrize(
-    ("part", "missing"),
-    [
-        (readings, "vidit/frames_512/B_directions"),
-        (readings, "vidit/native_layout/track1"),
-        (readings, "vidit/native_layout/track2"),
-        (readings, "vidit/full_1024/train_guides"),
-        (transfer, "vidit/colour_temperature_matrices"),
-        (transfer, "vidit/frames_512/A_illuminants"),
-        (photostereo, "photostereo_uw12"),
-        (photostereo, "photostereo_uw12/rock"),
-    ],
-)
-def test_missing_folders_are_named(part, missing, copied):
-    shutil.rmtree(copied / missing)
-    with pytest.raises(
-        InputError, match=rf"--data .*: has no folder {missing}; expected the sample data as its README describes"
-    ):
-        part(method(Cheat()), copied, 32)
-
-
-def test_missing_and_broken_files_are_named(copied):
-    frames = copied / "vidit/frames_512"
-    (frames / "B_illuminants/B_4500.png").unlink()
-    with pytest.raises(InputError, match=r"B_4500\.png: no such file; expected one frame for each temperature"):
-        transfer(method(Cheat()), copied, 32)
-    for path in (frames / "A_directions").iterdir():
-        path.unlink()
-    with pytest.raises(InputError, match=r"A_directions: holds no image; expected PNG files"):
-        readings(method(Cheat()), copied, 32)
-    odd = frames / "A_illuminants/A_5500.png"
-    scenes.write_image(odd, np.full((SIDE, SIDE - 2, 3), 90, np.uint8))
-    with pytest.raises(InputError, match=r"A_5500\.png: 40 x 38 \(height x width\); expected one size"):
-        transfer(method(Cheat()), copied, 32)
-
-
-def test_bad_matrices_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"weight_0_1\.npy: cannot be read .*; expected a matrix of 3 x 34"):
-        read_matrix(tmp_path, 0, 1)
-    np.save(tmp_path / "weight_0_1.npy", np.zeros((3, 33), np.float32))
-    with pytest.raises(InputError, match=r"weight_0_1\.npy: holds float32 of shape \(3, 33\); expected real numbers, 3 x 34"):
-        read_matrix(tmp_path, 0, 1)
-    np.save(tmp_path / "weight_0_1.npy", np.array([SimpleNamespace()], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"weight_0_1\.npy: cannot be read"):  # what would run a file's own code
-        read_matrix(tmp_path, 0, 1)
-
-
-@pytest.mark.parametrize("text", ["", "2\n0 0 1\n", "1\n0 0 one\n", "nan\n0 0 1\n"])
-def test_bad_lists_of_lights_are_named(text, tmp_path):
-    path = tmp_path / "lights.txt"
-    path.write_text(text)
-    with pytest.raises(
-        InputError, match=r"lights\.txt: cannot be read .*; expected the number of lights, then their unit vectors"
-    ):
-        read_directions(path)
-
-
-def test_lights_must_be_unit_vectors(tmp_path):
-    path = tmp_path / "lights.txt"
-    path.write_text("1\n0 0 2\n")
-    with pytest.raises(InputError, match="holds vectors of another length than 1; expected unit vectors"):
-        read_directions(path)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"mask": np.ones((40, 48), bool)}, r"cannot be read .*; expected arrays mask and height_px"),
-        ({"mask": np.zeros((4, 5)), "height_px": np.zeros((4, 5))}, r"mask is \(4, 5\) with 0 pixels set.*; expected an object"),
-        (
-            {"mask": np.ones((4, 5)), "height_px": np.zeros((5, 4))},
-            r"mask is \(4, 5\) .*, height_px is \(5, 4\); expected an object in",
-        ),
-        (
-            {"mask": np.ones((4, 5)), "height_px": np.full((4, 5), np.nan)},
-            "mask .*; expected an object in the mask, and a finite height",
-        ),
-    ],
-)
-def test_bad_geometry_is_named(arrays, message, copied):
-    folder = copied / "photostereo_uw12/gray"
-    np.savez(folder / "derived_geometry.npz", **arrays)
-    with pytest.raises(InputError, match=rf"derived_geometry\.npz: {message}"):
-        read_object(folder, LIGHTS, 32)
-
-
-def test_a_file_that_is_no_archive_is_named(copied):
-    folder = copied / "photostereo_uw12/gray"
-    for content in (b"PK\x03\x04 but nothing more", b"nothing"):
-        (folder / "derived_geometry.npz").write_bytes(content)
-        with pytest.raises(InputError, match=r"derived_geometry\.npz: cannot be read"):
-            read_object(folder, LIGHTS, 32)
 
 
 # ---- the real samples
