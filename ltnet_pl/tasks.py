@@ -52,7 +52,7 @@ class RelightTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         with warnings.catch_warnings():
-            # with nothing ignored, load_from_checkpoint rebuilds the network too; Lightning would advise against
+            # with nothing ignored, a checkpoint says how to rebuild its network; Lightning would advise against
             warnings.filterwarnings("ignore", "Attribute 'net' is an instance of `nn.Module`")
             # the whole config is logged by RunConfig; a logger cannot take frozen dataclasses
             self.save_hyperparameters(logger=False)

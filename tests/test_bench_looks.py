@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from ltnet_pl import InputError
 from ltnet_pl.bench import bench, sheets, trained
-from ltnet_pl.bench.looks import choose, looks, spread, turning
+from ltnet_pl.bench.looks import choose, looks, spread
 from ltnet_pl.bench.sheets import Line, Tile, sheet, write_within
+from ltnet_pl.bench.turning import turning
 from ltnet_pl.light import Light, angular_distance
 from ltnet_pl.vidit import Pair, View
 

@@ -19,11 +19,11 @@ from ltnet_pl.bench.photostereo import (
     read_object,
 )
 from ltnet_pl.bench.real_frames import POWERS, load, polynomial, readings, transfer
-from ltnet_pl.bench.tables import MISSING
 from ltnet_pl.cli import main
 from ltnet_pl.geometry import light_position
 from ltnet_pl.light import encode
 from ltnet_pl.nets import LTNet, UNet
+from ltnet_pl.report.tables import MISSING
 
 TERMS = (
     "r g b rr gg bb rg gb rb r3 g3 b3 rg2 gb2 rb2 gr2 bg2 br2 rgb r4 g4 b4 r3g r3b g3r g3b b3r b3g r2g2 g2b2 r2b2 r2gb g2rb b2rg"

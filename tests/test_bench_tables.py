@@ -12,7 +12,8 @@ from ltnet_pl.bench.configs import _NEUTRAL, config_hash, resolve
 from ltnet_pl.bench.plan import Job, why_stale
 from ltnet_pl.bench.results import Result, read_result, write_result
 from ltnet_pl.bench.rows import REFERENCE, Row, read_book
-from ltnet_pl.bench.tables import columns, differences_table, markdown, report, table
+from ltnet_pl.bench.tables import columns, differences_table, report, table
+from ltnet_pl.report.tables import markdown
 
 EXPERIMENTS = bench_tiny.EXPERIMENTS
 BOOK = read_book(EXPERIMENTS)

@@ -165,13 +165,12 @@ def test_another_scene_than_the_sets_is_refused(rendered, tmp_path):
 @pytest.mark.render
 def test_a_light_within_something_is_not_free():
     from ltnet_pl.render import picture
-    from ltnet_pl.render.turning import _position, _stands_free
 
     tracer, _ = picture.find("objects", 4, 1, 16, "scalar_rgb", Rig())
     for azimuth, position in zip(range(0, 360, 45), tracer.lights, strict=True):
-        np.testing.assert_array_equal(_position(tracer, Rig(), Light(azimuth, 4500)), position)
-        assert _stands_free(tracer, position)
-    assert not _stands_free(tracer, tracer.centre + np.array([0, 0.01, 0]))
+        np.testing.assert_array_equal(tracer.position(Light(azimuth, 4500)), position)
+        assert picture.stands_free(tracer, position)
+    assert not picture.stands_free(tracer, tracer.centre + np.array([0, 0.01, 0]))
 
 
 @needs_mitsuba

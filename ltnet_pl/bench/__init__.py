@@ -16,8 +16,6 @@ BENCHES = {
 }
 """What `bench` can do, and what each does."""
 
-_WHERE = {"turning": "looks"}
-
 
 def bench(what: str) -> Callable[..., None]:
     """The function of one benchmark, whose signature gives its flags.
@@ -30,5 +28,5 @@ def bench(what: str) -> Callable[..., None]:
     """
     if what not in BENCHES:
         raise InputError(f"bench {what}: unknown; expected one of {', '.join(BENCHES)}: python -m ltnet_pl bench --help")
-    function: Callable[..., None] = getattr(importlib.import_module(f"ltnet_pl.bench.{_WHERE.get(what, what)}"), what)
+    function: Callable[..., None] = getattr(importlib.import_module(f"ltnet_pl.bench.{what}"), what)
     return function

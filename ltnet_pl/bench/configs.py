@@ -22,6 +22,9 @@ from ltnet_pl.experiment import RelightCLI, run  # torch then knows the classes 
 Config = dict[str, Any]
 T = TypeVar("T")
 
+FRAME_SIZE = 96
+"""Longer side in pixels of the whole frame's low-resolution depth, as the data modules have it by default."""
+
 _TRAINER = (
     *("max_steps", "max_epochs", "precision", "gradient_clip_val", "gradient_clip_algorithm"),
     *("accumulate_grad_batches", "overfit_batches", "limit_train_batches"),
@@ -145,6 +148,9 @@ def build_data(config: Config, **changes: Any) -> pl.LightningDataModule:
 
 def load_net(checkpoint: Path) -> nn.Module:
     """The trained network of a checkpoint (averaged weights where the run kept an average), on the CPU, in evaluation mode.
+
+    Not `RelightTask.load_from_checkpoint`: it cannot rebuild the task of a run of the command line, whose metric settings are
+    stored as an object where Lightning expects a configuration.
 
     Raises:
         InputError: If the checkpoint names no network.

@@ -12,16 +12,12 @@ from torch import Tensor
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.sheets import Line, Tile, nearness, pixels_of, sheet, side_of, write_within
-from ltnet_pl.bench.tables import markdown
 from ltnet_pl.bench.trained import Method, load_methods, pairs_of, provenance
-from ltnet_pl.bench.turning import turning
 from ltnet_pl.data.datasets import collate
 from ltnet_pl.light import Light, angular_distance, direction_of
 from ltnet_pl.metrics import psnr
-from ltnet_pl.report.tables import psnr_text
+from ltnet_pl.report.tables import markdown, psnr_text
 from ltnet_pl.vidit import Pair
-
-__all__ = ("looks", "turning")
 
 CHANGES = (180.0, 135.0, 90.0)
 """Changes of azimuth in degrees that the scenes of a sheet show in turns."""

@@ -23,16 +23,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.bench.real_frames import FRAME_SIZE, Findings, within
+from ltnet_pl.bench.configs import FRAME_SIZE
+from ltnet_pl.bench.real_frames import Findings, within
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of
-from ltnet_pl.bench.tables import markdown
 from ltnet_pl.bench.trained import Method
 from ltnet_pl.data.datasets import Batch
 from ltnet_pl.data.frames import resize_image
 from ltnet_pl.geometry import Geometry
 from ltnet_pl.light import Camera, Light, Rig, light_tensor, linear_to_srgb, srgb_to_linear
 from ltnet_pl.metrics import psnr, quantize
-from ltnet_pl.report.tables import psnr_text
+from ltnet_pl.report.tables import markdown, psnr_text
 from ltnet_pl.vidit import read_image
 from ltnet_pl.vidit.files import load_bytes
 
@@ -118,8 +118,8 @@ def read_directions(path: Path) -> NDArray[np.float64]:
 def read_object(folder: Path, directions: NDArray[np.float64], size: int) -> Photographs:
     """The photographs of an object, cut to it, with the depth that its height gives.
 
-    The files hold linear light (Lambert's law fits their numbers as they stand by 5 dB better than decoded ones); what
-    networks take is display-encoded, so they are encoded.
+    The files hold linear light: Lambert's law fits their numbers as they stand better than decoded ones. What networks take is
+    display-encoded, so they are encoded.
 
     Args:
         folder: The object's folder.

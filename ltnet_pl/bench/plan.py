@@ -123,8 +123,8 @@ class Planner:
         )
 
     def jobs(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Job]:
-        """All jobs: seed by seed, so that tables fill early, the reference first."""
-        return [self.job(row, seed) for seed in seeds for row in sorted(rows, key=lambda row: row.name != REFERENCE)]
+        """All jobs, in the order of the rows, seed by seed, so that tables fill early."""
+        return [self.job(row, seed) for seed in seeds for row in rows]
 
     def _data(self, config: Config) -> tuple[Lists | None, str | None]:
         """Pair lists and data hash; they are the same for all rows that ask for the same."""

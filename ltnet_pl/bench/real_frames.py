@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltnet_pl import InputError
+from ltnet_pl.bench.configs import FRAME_SIZE
 from ltnet_pl.bench.scoring import has_light_stream
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of
-from ltnet_pl.bench.tables import MISSING, markdown
 from ltnet_pl.bench.trained import Method
 from ltnet_pl.data.datasets import Batch, collate, light_row
 from ltnet_pl.data.frames import Frames
@@ -28,12 +28,9 @@ from ltnet_pl.light import TEMPERATURES, angular_distance, decode, direction_of,
 from ltnet_pl.metrics import psnr, quantize
 from ltnet_pl.report.figures import Confusion, confusions
 from ltnet_pl.report.runs import Row
-from ltnet_pl.report.tables import psnr_text
+from ltnet_pl.report.tables import MISSING, markdown, psnr_text
 from ltnet_pl.vidit import find_one_to_one, find_pairs, image_size
 from ltnet_pl.vidit.files import load_bytes
-
-FRAME_SIZE = 96
-"""Longer side of the whole frame's low-resolution depth, as the data modules have it by default."""
 
 FRAMES = "vidit/frames_512"
 MATRICES = "vidit/colour_temperature_matrices"
@@ -224,34 +221,11 @@ def _caption(known: Known, read: Sequence[float]) -> str:
     return f"{' '.join(true)}, read {direction_of(read[0])} {read[0]:.0f}° {read[1]:.0f} K"
 
 
-POWERS = tuple(
-    (word.count("r"), word.count("g"), word.count("b"))
-    for word in (
-        *(
-            "r",
-            "g",
-            "b",
-            "rr",
-            "gg",
-            "bb",
-            "rg",
-            "gb",
-            "rb",
-            "rrr",
-            "ggg",
-            "bbb",
-            "rgg",
-            "gbb",
-            "rbb",
-            "grr",
-            "bgg",
-            "brr",
-            "rgb",
-        ),
-        *("rrrr", "gggg", "bbbb", "rrrg", "rrrb", "gggr", "gggb", "bbbr", "bbbg"),
-        *("rrgg", "ggbb", "rrbb", "rrgb", "ggrb", "bbrg"),
-    )
+_TERMS = (
+    "r g b rr gg bb rg gb rb rrr ggg bbb rgg gbb rbb grr bgg brr rgb "
+    "rrrr gggg bbbb rrrg rrrb gggr gggb bbbr bbbg rrgg ggbb rrbb rrgb ggrb bbrg"
 )
+POWERS = tuple((term.count("r"), term.count("g"), term.count("b")) for term in _TERMS.split())
 """Powers of red, green and blue in each of the 34 terms of the published matrices, in their order."""
 
 

@@ -14,6 +14,7 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.configs import Config, build_data
 from ltnet_pl.data import AnyToAnyDataModule
 from ltnet_pl.data.base import RelightDataModule
+from ltnet_pl.data.datasets import PairDataset
 from ltnet_pl.files import atomic_write
 from ltnet_pl.light import TEMPERATURES, angular_distance, decode, mired
 from ltnet_pl.metrics import RelightMetrics, psnr, quantize
@@ -97,8 +98,9 @@ def _ready(data: Any) -> RelightDataModule:
 
 
 def _pairs(data: RelightDataModule) -> list[Pair]:
-    pairs: list[Pair] = data.datasets[data.test_split].pairs  # type: ignore[union-attr]
-    return pairs
+    dataset = data.datasets[data.test_split]
+    assert isinstance(dataset, PairDataset)  # a list, not training samples
+    return dataset.pairs
 
 
 def has_light_stream(net: nn.Module | type) -> bool:

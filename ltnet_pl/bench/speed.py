@@ -17,18 +17,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltnet_pl import InputError
-from ltnet_pl.bench.configs import build_net, resolve
+from ltnet_pl.bench.configs import FRAME_SIZE, build_net, resolve
 from ltnet_pl.bench.hashes import cores, machine
 from ltnet_pl.bench.rows import REFERENCE, read_book
 from ltnet_pl.bench.scoring import ask
-from ltnet_pl.bench.tables import markdown
 from ltnet_pl.files import atomic_write
+from ltnet_pl.report.tables import MISSING, markdown
 
 GUIDE_SIZE = 256
 """Side in pixels of the guide in all counts and timings."""
-
-FRAME_SIZE = 96
-"""Longer side of the whole frame's low-resolution depth, as the data modules give it."""
 
 
 def synthetic_batch(size: int, device: str = "cpu", guide_size: int = GUIDE_SIZE) -> dict[str, Any]:
@@ -184,7 +181,7 @@ def speed(
     reference = found[REFERENCE]["ms"]
     head = ["row", "ms", f"ratio to {REFERENCE}", "peak memory (MiB)"]
     body = [
-        [name, f"{value['ms']:.1f}", f"{value['ms'] / reference:.2f}", f"{value['mib']:.0f}" if "mib" in value else "–"]  # noqa: RUF001
+        [name, f"{value['ms']:.1f}", f"{value['ms'] / reference:.2f}", f"{value['mib']:.0f}" if "mib" in value else MISSING]
         for name, value in found.items()
     ]
     print(markdown(head, body))

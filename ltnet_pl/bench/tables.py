@@ -12,8 +12,7 @@ from ltnet_pl.bench.bootstrap import Difference, difference
 from ltnet_pl.bench.results import Result
 from ltnet_pl.bench.rows import Row
 from ltnet_pl.metrics import AZIMUTH_BINS
-
-MISSING = "–"  # noqa: RUF001 - an en dash is how tables say that there is nothing
+from ltnet_pl.report.tables import MISSING, markdown
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,6 @@ class Column:
         if self.spread and len(results) > 1:
             shown += f" ± {statistics.stdev(map(self.value, results)):.{self.digits}f}"
         return shown
-
-
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column holds names, the others numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 
 def columns(results: Sequence[Result], milliseconds: Mapping[str, float], timing: str) -> list[Column]:

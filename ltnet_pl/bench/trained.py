@@ -18,7 +18,7 @@ from torch import Tensor
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import load_net
 from ltnet_pl.bench.hashes import machine
-from ltnet_pl.bench.scoring import TEST_PAIRS, has_light_stream
+from ltnet_pl.bench.scoring import TEST_PAIRS, ask, has_light_stream
 from ltnet_pl.bench.training import checkpoint
 from ltnet_pl.data import AnyToAnyDataModule
 from ltnet_pl.data.datasets import PairDataset
@@ -73,9 +73,8 @@ def load_methods(runs: Sequence[str], light: LightFrom = "label") -> list[Method
     methods = []
     for name, file in zip(names, files, strict=True):
         net: Any = load_net(file)
-        if has_light_stream(net):
-            net.light = light
-        elif light == "guide" and getattr(net, "light", None):
+        ask(net, light)
+        if light == "guide" and not has_light_stream(net) and getattr(net, "light", None):
             name += " (label)"
         methods.append(Method(name, file, net))
     return methods

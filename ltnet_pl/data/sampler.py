@@ -31,8 +31,14 @@ class EpochSampler(DistributedSampler[int]):
     """
 
     def __init__(self, length: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        # the base class wants a Dataset but only asks it for its length, hence the ignored type
-        super().__init__(range(length), num_replicas=world_size, rank=rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        # the base class wants a Dataset but only asks it for its length
+        super().__init__(
+            range(length),  # type: ignore[arg-type]  # as the comment above says
+            num_replicas=world_size,
+            rank=rank,
+            seed=seed,
+            drop_last=True,
+        )
         self.length = length
         self.num_samples = length // world_size
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry
+from ltnet_pl.geometry import Geometry, normals_from_depth
 from ltnet_pl.light import Camera, Rig, decode, encode, planckian, to_display, to_linear
 from ltnet_pl.nets.blocks import Backbone, InteractionKind
 from ltnet_pl.nets.fields import BilateralField, Field, FieldKind
@@ -35,6 +35,7 @@ class LTNet(nn.Module):
     Args:
         widths: Channels of the interaction per level, each level at half the resolution of the one before.
         fold: Pixels along each side that the interaction folds into one: its finest level stands at 1 / fold of the image.
+            The ``bilateral`` field's interaction sees a reduced image, and folds nothing.
         field: Kind of light transfer field: ``residual``, ``gain``, ``affine``, ``bilateral``; or ``direct``, which is none.
         interaction: How the light code meets the geometry features: ``film``, ``attention``, or ``concat``.
         tint: Whether the change of colour temperature is applied in closed form before the field.
@@ -112,16 +113,14 @@ class LTNet(nn.Module):
         """The light stream's raw code ``(B, 3)`` and latent of an image of the batch's scenes, with its depth."""
         depth = depth if self.use_depth else torch.zeros_like(depth)
         camera, rig = self._camera_and_rig(batch)
-        code, latent = self.light_stream(image, depth, self._seen_by(camera, depth, depth, crop)[0], rig, crop)
+        if self.camera_from == "estimated":
+            camera = self._pitched(camera, normals_from_depth(depth, camera, crop))
+        code, latent = self.light_stream(image, depth, camera, rig, crop)
         return code, latent
 
-    def _seen_by(self, camera: Tensor, depth: Tensor, frame_depth: Tensor, crop: Tensor) -> tuple[Tensor, Geometry]:
-        """The camera, its pitch read off the depth where that is asked, and the geometry under it."""
-        geometry = Geometry.of(depth, frame_depth, crop, camera)
-        if self.camera_from == "estimated":
-            camera = torch.stack([camera[:, 0], self.pitch(geometry.normals, camera[:, 1])], dim=1)
-            geometry = geometry.pitched(camera)
-        return camera, geometry
+    def _pitched(self, camera: Tensor, normals: Tensor) -> Tensor:
+        """The camera with the pitch that is read off normals."""
+        return torch.stack([camera[:, 0], self.pitch(normals, camera[:, 1])], dim=1)
 
     def _camera_and_rig(self, batch: dict[str, Tensor], known: bool = True) -> tuple[Tensor, Tensor]:
         """Camera and rig ``(B, 2)``: assumed, or the batch's where they are to be used and known."""
@@ -145,36 +144,18 @@ class LTNet(nn.Module):
             batch = {key: torch.zeros_like(value) if key.endswith("depth") else value for key, value in batch.items()}
         image = batch["input"]
         camera, rig = self._camera_and_rig(batch)
-        camera, geometry = self._seen_by(camera, batch["depth"], batch["frame_depth"], batch["crop"])
-        out, codes = {}, []
-        sources = (("input", "depth", "crop", "input_light"), ("guide", "guide_depth", "guide_crop", "target_light"))
-        for name, depth, crop, light in sources:
-            label = encode(batch[light]).to(image.dtype)
-            if name not in batch:
-                if label.isnan().any():
-                    raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
-                codes.append((label, label.new_zeros(len(label), self.latent)))
-                continue
-            if self.always_told and not label.isnan().any():
-                codes.append((label, label.new_zeros(len(label), 0)))
-                continue
-            if name == "input":
-                seen, stand = camera, rig
-            else:  # another scene, whose camera no batch tells
-                seen, stand = self._camera_and_rig(batch, known=False)
-                seen, _ = self._seen_by(seen, batch[depth], batch[depth], batch[crop])
-            stream = self.guide_stream if name == "guide" and self.guide_stream is not None else self.light_stream
-            reading, latent = stream(batch[name], batch[depth], seen, stand, batch[crop])
-            out[f"{name}_code"] = reading
-            code, given = self._choose(label, reading, batch[depth])
-            # a light that is given says nothing beyond its numbers, so its latent is zero
-            codes.append((code, latent if name == "input" else latent * (~given).to(latent.dtype)))
-        (present, _), (wanted, _) = codes
+        geometry = Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera)
+        if self.camera_from == "estimated":
+            camera = self._pitched(camera, geometry.normals)
+            geometry = geometry.pitched(camera)
+        present, latent, present_read = self._present(batch, camera, rig)
+        wanted, wanted_latent, wanted_read = self._wanted(batch)
+        out = present_read | wanted_read
         lights = (_light_rows(present, batch["input_light"]), _light_rows(wanted, batch["target_light"]))
         features = self.depth_stream(geometry, lights, rig).to(image.dtype)
         base = tinted(image, lights[0][:, 1], lights[1][:, 1]) if self.tint else image
         seen = torch.cat([image, base, features], dim=1)
-        code = self.mix(torch.cat([part for both in codes for part in both], dim=1))
+        code = self.mix(torch.cat([present, latent, wanted, wanted_latent], dim=1))
         coarse = seen
         if isinstance(self.field, BilateralField):
             size = [max(8, round(length / self.bilateral_factor)) for length in image.shape[-2:]]
@@ -184,6 +165,36 @@ class LTNet(nn.Module):
         fade = torch.exp(-change.square().sum(dim=1) / _SAME_LIGHT**2) * ~_moved(batch["input_light"], batch["target_light"])
         out["relit"] = base + (relit - base) * (1 - fade[:, None, None, None])
         return out
+
+    def _present(self, batch: dict[str, Tensor], camera: Tensor, rig: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Code and latent of the present light, and the reading by name where there is one."""
+        label = encode(batch["input_light"]).to(batch["input"].dtype)
+        if self._is_told(label):
+            return label, label.new_zeros(len(label), self.latent), {}
+        reading, latent = self.light_stream(batch["input"], batch["depth"], camera, rig, batch["crop"])
+        return self._choose(label, reading, batch["depth"])[0], latent, {"input_code": reading}
+
+    def _wanted(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The same of the wanted light."""
+        label = encode(batch["target_light"]).to(batch["input"].dtype)
+        if "guide" not in batch and label.isnan().any():
+            raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
+        if "guide" not in batch or self._is_told(label):
+            return label, label.new_zeros(len(label), self.latent), {}
+        depth, crop = batch["guide_depth"], batch["guide_crop"]
+        # another scene, whose camera no batch tells
+        camera, rig = self._camera_and_rig(batch, known=False)
+        if self.camera_from == "estimated":
+            camera = self._pitched(camera, normals_from_depth(depth, camera, crop))
+        stream = self.light_stream if self.guide_stream is None else self.guide_stream
+        reading, latent = stream(batch["guide"], depth, camera, rig, crop)
+        code, given = self._choose(label, reading, depth)
+        # a light that is given says nothing beyond its numbers, so its latent is zero
+        return code, latent * (~given).to(latent.dtype), {"guide_code": reading}
+
+    def _is_told(self, label: Tensor) -> bool:
+        """Whether a light need not be read: labels are all that is ever used, and these are known."""
+        return self.always_told and not bool(label.isnan().any())
 
     @property
     def always_told(self) -> bool:

@@ -42,8 +42,7 @@ class DepthStream(nn.Module):
         if cues not in get_args(CueKind):
             raise InputError(f"cues is {cues!r}; expected one of {', '.join(get_args(CueKind))}")
         self.cues, self.steps = cues, steps
-        self.cue_channels = {"none": 0, "shading": 3, "visibility": 7}[cues]
-        self.channels = 8 + self.cue_channels
+        self.channels = 8 + {"none": 0, "shading": 3, "visibility": 7}[cues]
 
     @torch.no_grad()
     def forward(self, geometry: Geometry, lights: tuple[Tensor, Tensor], rig: Tensor) -> Tensor:

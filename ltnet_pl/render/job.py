@@ -124,11 +124,16 @@ def _check(
             raise InputError(f"--families {family}: unknown; expected some of {', '.join(FAMILIES)}; correct the name")
     if not chosen:
         raise InputError(f"--families is empty; expected some of {', '.join(FAMILIES)}; leave it out for all")
+    require_mitsuba("render")
+    return chosen
+
+
+def require_mitsuba(command: str) -> None:
+    """Refuse a command where Mitsuba is missing."""
     if importlib.util.find_spec("mitsuba") is None:
         raise InputError(
-            "render needs Mitsuba 3, which is not installed; expected the extra 'render'; run: pip install 'ltnet_pl[render]'"
+            f"{command} needs Mitsuba 3, which is not installed; expected the extra 'render'; run: pip install 'ltnet_pl[render]'"
         )
-    return chosen
 
 
 def starts(variant: str) -> bool:
@@ -224,7 +229,5 @@ def _scene(out: Path, index: int, family: str, settings: Settings) -> None:
     """Render and write one scene."""
     _pause()
     tracer, level = picture.find(family, settings.seed, index, settings.size, settings.variant, settings.rig)
-    # the sampler's seed differs from scene to scene, so that noise has no pattern that a network could learn
-    sampler = int(np.random.SeedSequence([settings.seed, index]).generate_state(1)[0])
-    pictures = picture.trace(tracer, level, settings.samples, sampler, _pause)
+    pictures = picture.trace(tracer, level, settings.samples, picture.sampler_of(settings.seed, index), _pause)
     writer.write_scene(out, index, pictures, settings)

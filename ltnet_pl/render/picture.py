@@ -89,8 +89,7 @@ def usable(tracer: Tracer) -> bool:
     distance = float(np.linalg.norm(tracer.centre - tracer.scene.eye()))
     if not 0.6 * tracer.scene.distance < distance < 1.6 * tracer.scene.distance:
         return False
-    axes = np.concatenate([np.eye(3), -np.eye(3)])
-    if not all(tracer.free(light, axis, 0.12 * distance) for light in tracer.lights for axis in axes):
+    if not all(stands_free(tracer, light) for light in tracer.lights):
         return False
     truth = tracer.truth(step=max(1, tracer.size // 24))
     seen = truth.depth > 0
@@ -98,6 +97,19 @@ def usable(tracer: Tracer) -> bool:
         return False
     reached = truth.visibility[:, seen].mean(axis=1)
     return bool(reached.min() > 0.12 and reached.mean() > 0.4 and reached.min() < 0.97)
+
+
+def stands_free(tracer: Tracer, position: Array) -> bool:
+    """Whether a light ``(3,)`` stands clear of everything: one that does not may stand within a wall."""
+    assert tracer.centre is not None  # a scene without a centre has no lights
+    reach = 0.12 * float(np.linalg.norm(tracer.centre - tracer.scene.eye()))
+    axes = np.concatenate([np.eye(3), -np.eye(3)])
+    return all(tracer.free(position, axis, reach) for axis in axes)
+
+
+def sampler_of(seed: int, index: int) -> int:
+    """Seed of a scene's sampler: another for each scene, so that noise has no pattern that a network could learn."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 def find(family: str, seed: int, index: int, size: int, variant: str, rig: Rig, mirror: bool = False) -> tuple[Tracer, float]:

@@ -68,7 +68,7 @@ class Tracer:
     """
 
     def __init__(self, scene: Scene, size: int, variant: str = "scalar_rgb", rig: Rig = DEFAULT_RIG) -> None:
-        self.scene, self.size, self.variant = scene, size, variant
+        self.scene, self.size, self.variant, self.rig = scene, size, variant, rig
         mi = use("scalar_rgb")
         self._colours: dict[str, Any] = {}
         self._geometry = self._load(mi, {}, self._colours)
@@ -79,9 +79,18 @@ class Tracer:
         self.lights = None
         """Positions of the eight lights, ``(8, 3)``, in the order of ``DIRECTIONS``; None where P is."""
         if self.centre is not None:
-            distance = float(np.linalg.norm(self.centre - scene.eye()))
-            offsets = np.stack([rig.offset(Light(azimuth_of(name), 6500)) for name in DIRECTIONS])
-            self.lights = self.centre + distance * offsets
+            self.lights = np.stack([self.position(Light(azimuth_of(name), 6500)) for name in DIRECTIONS])
+
+    def position(self, light: Light) -> Array:
+        """Where a light stands, ``(3,)`` in the gravity frame.
+
+        Raises:
+            ValueError: If the centre of the frame is sky, so that there is no rig.
+        """
+        if self.centre is None:
+            raise ValueError("the centre of the frame is sky: there is no point for the rig")
+        position: Array = self.centre + float(np.linalg.norm(self.centre - self.scene.eye())) * self.rig.offset(light)
+        return position
 
     def _load(self, mi: Any, emitters: dict[str, Any], colours: dict[str, Any] | None = None, shine: bool = False) -> Any:
         scene = self.scene

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import zipfile
@@ -20,7 +19,6 @@ from ltnet_pl.files import atomic_write
 from ltnet_pl.light import SETTINGS, Light, Rig
 from ltnet_pl.render import job, picture
 from ltnet_pl.render.families import FAMILIES
-from ltnet_pl.render.tracer import Tracer
 from ltnet_pl.render.writer import Settings
 
 SAME = 0.5
@@ -135,10 +133,7 @@ def _trace(root: Path, scene: str, record: dict[str, Any], lights: Sequence[Ligh
     """Build the scene, trace it under every light, and compare where the set has pictures."""
     settings, exposure = _settings(root, scene, record)
     family, index = record["family"], int(scene.removeprefix("Image"))
-    if importlib.util.find_spec("mitsuba") is None:
-        raise InputError(
-            "turning needs Mitsuba 3, which is not installed; expected the extra 'render'; run: pip install 'ltnet_pl[render]'"
-        )
+    job.require_mitsuba("turning")
     if family not in FAMILIES:
         raise InputError(
             f"scene {scene} of {root} is of the family {family!r}; expected one of {', '.join(FAMILIES)}: give a "
@@ -150,34 +145,18 @@ def _trace(root: Path, scene: str, record: dict[str, Any], lights: Sequence[Ligh
             "the same, for the same noise: run this where the set was rendered, or render the set anew here"
         )
     tracer, _ = picture.find(family, settings.seed, index, settings.size, settings.variant, settings.rig)
-    # the sampler's seed of the scene in `render`, so that the set's own directions come out the same, noise included
-    sampler = int(np.random.SeedSequence([settings.seed, index]).generate_state(1)[0])
+    # as in `render`, so that the set's own directions come out the same, noise included
+    sampler = picture.sampler_of(settings.seed, index)
     window = tracer.shine(settings.samples, sampler)
     images, free = [], []
     for light in lights:
-        position = _position(tracer, settings.rig, light)
+        position = tracer.position(light)
         lit = tracer.radiance(position, np.ones(3), settings.samples, sampler)
         images.append(picture.display(exposure * picture.combine(lit, window, light.temperature)))
-        free.append(_stands_free(tracer, position))
+        free.append(picture.stands_free(tracer, position))
         if light in SETTINGS:
             _compare(root / f"{scene}_{light.name}.png", images[-1], settings)
     return Turn(np.stack(images), np.array(free))
-
-
-def _position(tracer: Tracer, rig: Rig, light: Light) -> NDArray[np.float64]:
-    """Where a light stands, ``(3,)`` in the gravity frame."""
-    assert tracer.centre is not None  # a usable scene has a centre
-    distance = float(np.linalg.norm(tracer.centre - tracer.scene.eye()))
-    position: NDArray[np.float64] = tracer.centre + distance * rig.offset(light)
-    return position
-
-
-def _stands_free(tracer: Tracer, position: NDArray[np.float64]) -> bool:
-    """Whether a light stands as free as `ltnet_pl.render.picture.usable` wants the eight to stand."""
-    assert tracer.centre is not None  # a usable scene has a centre
-    reach = 0.12 * float(np.linalg.norm(tracer.centre - tracer.scene.eye()))
-    axes = np.concatenate([np.eye(3), -np.eye(3)])
-    return all(tracer.free(position, axis, reach) for axis in axes)
 
 
 def _compare(path: Path, image: NDArray[np.uint8], settings: Settings) -> None:

@@ -48,14 +48,19 @@ def table(rows: Sequence[Row]) -> str:
         <BLANKLINE>
     """
     blocks = []
-    bar = r"\|"  # a bar within a cell would end it
     for grid in grids(rows):
-        lines = [grid.head, ["---", *["---:"] * (len(grid.head) - 1)]]
-        lines += [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in grid.rows]
-        blocks.append("\n".join(f"| {' | '.join(text.replace('|', bar) for text in line)} |" for line in lines))
+        body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in grid.rows]
+        blocks.append(markdown(grid.head, body).rstrip("\n"))
     blocks += [f"Warning: {line}" for line in warnings(rows)]
     blocks += absences(rows)
     return "\n\n".join(blocks) + "\n"
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that ends with a line break; the first column holds names, the others numbers."""
+    bar = r"\|"  # a bar within a cell would end it
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(cell.replace('|', bar) for cell in line)} |" for line in lines) + "\n"
 
 
 def _direction(key: str) -> Callable[[Sequence[float]], float] | None:
