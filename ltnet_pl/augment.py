@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ltnet_pl import InputError
+from ltnet_pl.geometry import resampled
 from ltnet_pl.light import linear_to_srgb, mirror_azimuth, srgb_to_linear
 
 Image = NDArray[np.uint8]
@@ -163,27 +164,14 @@ def _mirror_window(window: Window) -> Window:
     return (top, 1.0 - left - width, height, width)
 
 
-def nearest(depth: Depth, size: tuple[int, int]) -> Depth:
-    """Depth at another resolution, each value taken from the pixel under the new pixel's centre.
-
-    Depth is never averaged: between foreground and background, or beside a 0, the mean is a surface that does not exist.
-
-    Args:
-        depth: ``(H, W)``.
-        size: ``(height, width)`` wanted.
-
-    Returns:
-        A contiguous array of that size.
+def resized_depth(depth: Depth, size: tuple[int, int]) -> Depth:
+    """Depth ``(H, W)`` at another ``(height, width)``, as `ltnet_pl.geometry.resampled`, contiguous.
 
     Example:
-        >>> nearest(np.arange(6, dtype=np.float32)[None], (1, 2))
-        array([[1., 4.]], dtype=float32)
+        >>> resized_depth(np.array([[2.0, 2.0, 4.0, 4.0]], dtype=np.float32), (1, 2))
+        array([[2., 4.]], dtype=float32)
     """
-    rows, columns = (
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.intp), old - 1)
-        for new, old in zip(size, depth.shape, strict=True)
-    )
-    return np.ascontiguousarray(depth[rows[:, None], columns])
+    return np.ascontiguousarray(resampled(torch.tensor(depth)[None, None], size)[0, 0].numpy())
 
 
 def with_frame_depth(sample: Sample, longer_side: int) -> Sample:
@@ -191,7 +179,7 @@ def with_frame_depth(sample: Sample, longer_side: int) -> Sample:
     height, width = sample.depth.shape
     scale = min(1.0, longer_side / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return replace(sample, frame_depth=nearest(sample.depth, size))
+    return replace(sample, frame_depth=resized_depth(sample.depth, size))
 
 
 class Exposure(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations ships no types

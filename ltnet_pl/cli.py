@@ -29,6 +29,7 @@ COMMANDS = {
     "test": Command("ltnet_pl.experiment:run", "Score a network on the test pairs; writes metrics, relit images and panels."),
     "predict": Command("ltnet_pl.experiment:run", "Relight a folder of images."),
     "render": Command("ltnet_pl.render:render", "Render a data set of physically based scenes in VIDIT's layout."),
+    "fit-rig": Command("ltnet_pl.rig_fit:fit_rig", "Find where the lights of a set stand, and its cameras."),
     "report": Command("ltnet_pl.report:report", "Turn tested runs into a table and one HTML page."),
     "bench": Command("ltnet_pl.bench:bench", "Compare methods: quality, speed, looks, turning, real."),
 }

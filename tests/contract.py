@@ -1,8 +1,11 @@
-"""The batch contract of docs/design.md as a check, and two helpers for batches."""
+"""The batch contract of docs/design.md as a check, and helpers for batches and tensors."""
 
 from __future__ import annotations
 
+import scenes
 import torch
+
+from ltnet_pl.light import Light
 
 
 def first(loader):
@@ -45,3 +48,12 @@ def check_contract(batch, height, width, frame, guide, target=True):
         assert (top + window_height).max() <= 1 + 1e-6
         assert (left + window_width).max() <= 1 + 1e-6
     return n
+
+
+def analytic(index, name, size=(64, 80)):
+    """Image, depth, camera and rig tensors of an analytic scene under one light."""
+    frame = scenes.trace(scenes.scene(5, index), size)
+    camera, rig = frame.scene.camera, frame.scene.rig
+    picture = torch.from_numpy(scenes.picture(frame, Light.from_name(name))).permute(2, 0, 1)[None].float() / 255
+    depth = torch.from_numpy(scenes.stored_depth(frame))[None, None]
+    return picture, depth, torch.tensor([[camera.fov, camera.pitch]]), torch.tensor([[rig.radius, rig.height]])

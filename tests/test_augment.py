@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import scenes
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +20,10 @@ from ltnet_pl.augment import (
     degrade_depth,
     exposure_table,
     mirror,
-    nearest,
+    resized_depth,
     with_frame_depth,
 )
+from ltnet_pl.geometry import resampled
 from ltnet_pl.light import Light
 
 OFF = AugmentSettings.off()
@@ -219,18 +221,13 @@ def depth_only(**kwargs):
     return AugmentSettings(**{**zero, "depth_scale": 1, "depth_noise": 0, "depth_blur": 0, "depth_holes": 0, **kwargs})
 
 
-def test_nearest_takes_the_pixel_under_the_centre():
-    depth = np.arange(16, dtype=np.float32).reshape(4, 4)
-    assert nearest(depth, (2, 2)).tolist() == [[5, 7], [13, 15]]
-    assert np.array_equal(nearest(depth, (8, 8)), depth.repeat(2, axis=0).repeat(2, axis=1))
-
-
-@given(height=st.integers(1, 40), width=st.integers(1, 40), new=st.tuples(st.integers(1, 40), st.integers(1, 40)))
-def test_nearest_invents_no_depth(height, width, new):
-    depth = np.random.default_rng(height).random((height, width), dtype=np.float32)
-    small = nearest(depth, new)
-    assert small.shape == new
-    assert np.isin(small, depth).all()
+def test_resized_depth_is_the_geometry_s(sample):
+    small = resized_depth(sample.depth, (9, 11))
+    assert small.flags.c_contiguous
+    assert small.dtype == np.float32
+    assert np.array_equal(small, resampled(torch.tensor(sample.depth)[None, None], (9, 11))[0, 0].numpy())
+    sample.depth.setflags(write=False)
+    assert np.array_equal(resized_depth(sample.depth, sample.depth.shape), sample.depth), "cached frames are read-only"
 
 
 def test_frame_depth_is_never_enlarged(sample):

@@ -16,6 +16,7 @@ from ltnet_pl.geometry import (
     irradiance,
     light_position,
     normals_from_depth,
+    resampled,
     unproject,
 )
 from ltnet_pl.light import DIRECTIONS, Camera, Light, Rig, light_tensor
@@ -144,6 +145,54 @@ def test_a_crease_belongs_to_its_two_sides():
 
 
 # The rig
+
+
+@given(
+    x=st.floats(-0.5, 0.5),
+    y=st.floats(0.2, 0.9),
+    size=st.tuples(st.integers(9, 40), st.integers(9, 40)),
+    new=st.tuples(st.integers(4, 60), st.integers(4, 60)),
+)
+def test_a_resampled_plane_is_the_plane_at_the_other_resolution(x, y, size, new):
+    """At any ratio, up or down: what was seen by other pixels of the same frame; the outermost stand a pixel beside, at most."""
+    normal = np.array([x, y, 1.0]) / np.linalg.norm([x, y, 1.0])
+    aspect = size[1] / size[0]
+    new = (new[0], max(1, round(new[0] * aspect)))
+    seen = plane(size, normal)
+    assert (seen > 0).all()
+    across = torch.tan(torch.tensor(np.radians(25.0))) * aspect
+    v, u = ((torch.arange(n, dtype=torch.float64) + 0.5) / n * 2 - 1 for n in new)
+    slope = -(normal[0] * u * across - normal[1] * v[:, None] * np.tan(np.radians(25.0)) - normal[2])
+    torch.testing.assert_close(resampled(seen, new)[0, 0], (2.0 / slope).float(), rtol=2e-5, atol=0)
+
+
+def test_resampling_mixes_no_surfaces_and_keeps_the_background():
+    """Two planes and sky: each new pixel is on one of them; picking alone would roughen the normals."""
+    ground, wall = plane((48, 64), (0.0, 0.8, 0.6)), plane((48, 64), (0.6, 0.0, 0.8), 3.0)
+    seen = torch.where(torch.arange(64) < 30, ground, wall)
+    seen[..., :10, :] = 0
+    small = resampled(seen, (36, 48))
+    grounds, walls = plane((36, 48), (0.0, 0.8, 0.6)), plane((36, 48), (0.6, 0.0, 0.8), 3.0)
+    off = torch.minimum((small / grounds - 1).abs(), (small / walls - 1).abs())
+    assert off[small > 0].max() < 0.01, "a mean of both sides would be off by much more"
+    assert (off[small > 0] < 1e-5).float().mean() > 0.95
+    assert (small == 0).sum() in (7 * 48, 8 * 48), "a quarter fewer rows of sky"
+    normals = normals_from_depth(small, CAMERA)[..., 12:, :20]
+    assert degrees(normals, torch.tensor([0.0, 0.8, 0.6])[None, :, None, None].expand_as(normals)).max() < 0.1
+    rows, columns = (((torch.arange(n) + 0.5) * 4 / 3).long() for n in (36, 48))
+    picked = normals_from_depth(seen[..., rows[:, None], columns], CAMERA)[..., 12:, :20]
+    assert degrees(picked, torch.tensor([0.0, 0.8, 0.6])[None, :, None, None].expand_as(picked)).max() > 2
+
+
+@given(seed=st.integers(0, 99), new=st.tuples(st.integers(1, 30), st.integers(1, 30)))
+def test_whatever_the_depth_resampling_stays_near_a_pixel_and_scales(seed, new):
+    """Rough depth with holes: finite, within a fifth of some pixel, in proportion to the depth's scale."""
+    depth = torch.from_numpy(np.random.default_rng(seed).random((1, 1, 13, 17), dtype=np.float32) - 0.3).clamp(min=0)
+    small = resampled(depth, new)
+    assert small.shape == (1, 1, *new)
+    ratio = small[small > 0][:, None] / depth[depth > 0]
+    assert ((ratio > 0.79) & (ratio < 1.27)).any(dim=1).all()
+    torch.testing.assert_close(resampled(depth * 7, new), small * 7)
 
 
 def test_the_anchor_is_what_the_centre_shows():

@@ -1,17 +1,16 @@
 """Networks: the batch contract, sizes, independence of samples, gradients, and that every switch does something."""
 
-import numpy as np
 import pytest
 import torch
+from nets_small import SMALL, awake, part
 
 from ltnet_pl import InputError
-from ltnet_pl.light import Camera, Light, Rig, black_body, light_tensor, srgb_to_linear
+from ltnet_pl.light import Camera, Rig
 from ltnet_pl.nets import ColorAffine, CopyInput, LTNet, UNet
 from ltnet_pl.nets.blocks import Backbone
 from ltnet_pl.nets.fields import BilateralField, Field
-from ltnet_pl.nets.ltnet import tinted
+from ltnet_pl.nets.tint import Tint
 
-SMALL = {"widths": (8, 12, 16), "steps": 12, "light_width": 8}
 NETS = {
     "residual": lambda: LTNet(**SMALL, field="residual"),
     "affine": lambda: LTNet(**SMALL, field="affine"),
@@ -31,19 +30,6 @@ NETS = {
     "copy": CopyInput,
     "affine colours": ColorAffine,
 }
-
-
-def awake(net):
-    """A network whose zero-initialised layers are random, so that everything upstream shows in the output."""
-    generator = torch.Generator().manual_seed(3)
-    for parameter in net.parameters():
-        if parameter.abs().sum() == 0:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.05
-    return net.eval()
-
-
-def part(batch, rows):
-    return {key: value[rows] if torch.is_tensor(value) else [value[i] for i in rows] for key, value in batch.items()}
 
 
 def resized(batch, size):
@@ -77,27 +63,7 @@ def test_starts_as_a_copy(field, batch):
     torch.testing.assert_close(LTNet(**start, tint=False).eval()(batch)["relit"], batch["input"])
     kelvins = batch["input_light"][:, 1], batch["target_light"][:, 1]
     assert (kelvins[0] != kelvins[1]).any()
-    torch.testing.assert_close(LTNet(**start).eval()(batch)["relit"], tinted(batch["input"], *kelvins))
-
-
-def test_a_tint_is_the_ratio_of_black_bodies():
-    """In linear light; there and back is the identity where nothing clips, and the same temperature changes no bit."""
-    image = torch.rand(1, 3, 4, 5) * 0.6
-    warm, cold = torch.tensor([2500.0]), torch.tensor([6500.0])
-    ratio = srgb_to_linear(tinted(image, cold, warm).numpy()) / srgb_to_linear(image.numpy())
-    expected = black_body(2500.0) / black_body(6500.0)
-    np.testing.assert_allclose(ratio, np.broadcast_to(expected[None, :, None, None], ratio.shape), rtol=1e-3)
-    torch.testing.assert_close(tinted(tinted(image, cold, warm), warm, cold), image, atol=1e-5, rtol=1e-4)
-    assert torch.equal(tinted(image, warm, warm), image)
-
-
-def test_a_clipped_highlight_stays_white():
-    """A factor per channel would turn white into the ratio's colour; what does not clip gets just that."""
-    image = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 0.3, 0.1]]).T[None, :, None]
-    white, grey, warm = tinted(image, torch.tensor([6500.0]), torch.tensor([2500.0]))[0, :, 0].T
-    assert white.max() == white.min() > 1
-    assert grey[0] > 1.3 * grey[1] > 2 * grey[2]
-    assert warm[0] > warm[1] > warm[2]
+    torch.testing.assert_close(LTNet(**start).eval()(batch)["relit"], Tint()(batch["input"], *kelvins))
 
 
 @pytest.mark.parametrize("field", ["residual", "gain", "affine", "bilateral"])
@@ -167,9 +133,9 @@ def test_folding_loses_nothing():
 
 def test_a_bilateral_grid_is_sliced_by_its_guide():
     """Offsets that grow along the guide come out where the guide is high, at full resolution; a flat guide sees one bin."""
-    field = BilateralField(in_channels=4, guide_channels=1, bins=3)
+    field = BilateralField(in_channels=4, guide_channels=1, cues=False, bins=3)
     with torch.no_grad():
-        field.head.bias.view(12, 3)[9:] = torch.tensor([-1.0, 0.0, 1.0])
+        field.head.bias.view(6, 3)[3:] = torch.tensor([-1.0, 0.0, 1.0])
         # the guide becomes a steep function of what it sees: -1 left, +1 right
         field.guide[0].weight.zero_()
         field.guide[0].bias.zero_()
@@ -178,9 +144,22 @@ def test_a_bilateral_grid_is_sliced_by_its_guide():
     seen = torch.zeros(1, 1, 6, 8)
     seen[..., 4:] = 1.0
     relit, sliced = field(torch.zeros(1, 4, 2, 2), torch.full((1, 3, 6, 8), 0.25), seen)
-    assert sliced.shape == (1, 12, 6, 8)
+    assert sliced.shape == (1, 6, 6, 8)
     torch.testing.assert_close(relit[..., :4], torch.full((1, 3, 6, 4), 0.25 - 1.0))
     torch.testing.assert_close(relit[..., 4:], torch.full((1, 3, 6, 4), 0.25 + 1.0))
+
+
+def test_a_bilateral_field_can_follow_the_cues():
+    """Its result can be the input times the predicted change of light, plus the predicted light."""
+    field = BilateralField(in_channels=4, guide_channels=3, cues=True, bins=2)
+    image, seen = torch.rand(1, 3, 6, 8), torch.rand(1, 3, 6, 8)
+    features = torch.zeros(1, 4, 2, 2)
+    assert torch.equal(field(features, image, seen)[0], image), "it starts neutral"
+    with torch.no_grad():
+        for row, value in ((0, -1.0), (2, 1.0), (3, 0.5)):
+            field.head.bias.view(4, 3, 2)[row] = value
+    expected = image * seen[:, 2:].exp() + 0.5 * seen[:, 1:2]
+    torch.testing.assert_close(field(features, image, seen)[0], expected)
 
 
 def test_a_black_pixel_can_be_lit():
@@ -233,85 +212,6 @@ def test_flipping_a_switch_changes_output_and_gradient(switch, batch):
         gradients.append(net.field.head.weight.grad[:3].clone())
     assert (outputs[0] - outputs[1]).abs().max() > 1e-5
     assert (gradients[0] - gradients[1]).abs().max() > 1e-7
-
-
-def test_label_dropout_decides_what_training_reads(batch):
-    """With every label dropped the lights are read, so labels do not matter; with none dropped the guide does not.
-
-    The third guide has no depth: its label is taken all the same.
-    """
-    other_labels = {**batch, "target_light": light_tensor([Light(200.0, 3000.0)] * 3)}
-    other_guide = {**batch, "guide": 1 - batch["guide"]}
-
-    def relit(dropout, using):
-        return awake(LTNet(**SMALL, label_dropout=dropout)).train()(using)["relit"]
-
-    for dropout, same, different in ((1.0, other_labels, other_guide), (0.0, other_guide, other_labels)):
-        torch.manual_seed(0)
-        base = relit(dropout, batch)
-        torch.manual_seed(0)
-        torch.testing.assert_close(relit(dropout, same)[:2], base[:2])
-        torch.manual_seed(0)
-        assert (relit(dropout, different) - base)[:2].abs().amax(dim=(1, 2, 3)).min() > 1e-5
-    torch.manual_seed(0)
-    turned = relit(1.0, other_labels)
-    torch.manual_seed(0)
-    assert (turned - relit(1.0, batch))[2].abs().max() > 1e-5
-
-
-def test_who_is_always_told_reads_nothing(batch):
-    """With labels alone the light stream rests; an unknown label, or a share of dropped ones, wakes it."""
-    net = awake(LTNet(**SMALL, light="label", label_dropout=0.0))
-    for mode in (True, False):
-        assert not {"input_code", "guide_code"} & net.train(mode)(batch).keys()
-    out = net({**batch, "target_light": torch.full((3, 2), torch.nan)})
-    assert "guide_code" in out
-    assert "input_code" not in out
-    told = LTNet(**SMALL, light="label", label_dropout=0.5).eval()
-    told.load_state_dict(net.state_dict())
-    assert {"input_code", "guide_code"} <= told(batch).keys()
-    torch.testing.assert_close(told(batch)["relit"], net(batch)["relit"])
-
-
-def test_labels_steer_and_unknown_labels_fall_back_to_the_reading(batch):
-    net = awake(LTNet(**SMALL, light="label"))
-    base = net(batch)["relit"]
-    turned = {**batch, "target_light": light_tensor([Light(200.0, 3000.0)] * 3)}
-    assert (net(turned)["relit"] - base).abs().amax(dim=(1, 2, 3)).min() > 1e-5
-    unknown = {**batch, "target_light": torch.full((3, 2), torch.nan), "input_light": torch.full((3, 2), torch.nan)}
-    net.light = "label"
-    by_label = net(unknown)["relit"]
-    net.light = "guide"
-    torch.testing.assert_close(by_label, net(batch)["relit"])
-
-
-def test_elevation_and_ambient_reach_the_cues(batch):
-    net = awake(LTNet(**SMALL, light="label"))
-    lights = [Light(90.0, 4500.0), Light(90.0, 4500.0, elevation=80.0), Light(90.0, 4500.0, ambient=0.9)]
-    results = [net({**part(batch, [0]), "target_light": light_tensor([light])})["relit"] for light in lights]
-    assert (results[0] - results[1]).abs().max() > 1e-5
-    assert (results[0] - results[2]).abs().max() > 1e-5
-
-
-def test_elevation_alone_is_a_change_of_light(batch):
-    """From the same azimuth and of the same temperature as the input's light, but higher: the field does not fade."""
-    net, one = awake(LTNet(**SMALL, light="label")), part(batch, [0])
-    azimuth, kelvin = one["input_light"][0].tolist()
-    same = net({**one, "target_light": one["input_light"]})["relit"]
-    higher = net({**one, "target_light": light_tensor([Light(azimuth, kelvin, elevation=85.0)])})["relit"]
-    assert (higher - same).abs().mean() > 1e-2
-    four = torch.tensor([[azimuth, kelvin, torch.nan, 0.0]])
-    torch.testing.assert_close(net({**one, "target_light": four})["relit"], same)
-
-
-def test_no_guide_needs_a_given_light(batch):
-    net = awake(LTNet(**SMALL))
-    bare = {key: value for key, value in batch.items() if not key.startswith("guide")}
-    out = net(bare)
-    assert "guide_code" not in out
-    assert out["relit"].isfinite().all()
-    with pytest.raises(InputError, match="the wanted light is unknown"):
-        net({**bare, "target_light": torch.full((3, 2), torch.nan)})
 
 
 @pytest.mark.parametrize("field", ["affine", "bilateral"])

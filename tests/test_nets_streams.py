@@ -1,13 +1,14 @@
-"""The streams: what the light stream reads, and the camera's pitch off known and off traced surfaces."""
+"""The streams: what the light stream reads, and what it takes a crop for."""
 
 import numpy as np
-import pytest
-import scenes
 import torch
+from contract import analytic
 
-from ltnet_pl.geometry import normals_from_depth
-from ltnet_pl.light import Light
-from ltnet_pl.nets.streams import LightStream, PitchEstimate, own_camera
+from ltnet_pl.light import MIRED_HALF_RANGE, Light, encode, planckian, to_display, to_linear
+from ltnet_pl.nets.streams import ColourReading, LightStream, own_camera
+from ltnet_pl.nets.tint import Tint
+
+KELVINS = (torch.tensor([6500.0]), torch.tensor([3500.0]))
 
 
 def test_light_stream_reads_without_depth(batch):
@@ -29,38 +30,6 @@ def test_correlation_points_at_the_light():
     assert np.mean(hits) >= 0.9
 
 
-def analytic(index, name, size=(64, 80)):
-    """Image, depth, camera and rig tensors of an analytic scene under one light."""
-    frame = scenes.trace(scenes.scene(5, index), size)
-    camera, rig = frame.scene.camera, frame.scene.rig
-    picture = torch.from_numpy(scenes.picture(frame, Light.from_name(name))).permute(2, 0, 1)[None].float() / 255
-    depth = torch.from_numpy(scenes.stored_depth(frame))[None, None]
-    return picture, depth, torch.tensor([[camera.fov, camera.pitch]]), torch.tensor([[rig.radius, rig.height]])
-
-
-@pytest.mark.parametrize("pitch", [15.0, 32.0, 55.0])
-def test_pitch_is_read_off_ground_and_walls(pitch):
-    """A floor and a wall that meet, seen under a known pitch; without depth the assumed pitch stays."""
-    up = np.array([0.0, np.cos(np.radians(pitch)), np.sin(np.radians(pitch))])
-    back = np.array([0.0, -np.sin(np.radians(pitch)), np.cos(np.radians(pitch))])
-    normals = torch.from_numpy(np.where(np.arange(40)[None, :, None] < 15, back[:, None, None], up[:, None, None])).float()
-    estimate, assumed = PitchEstimate(), torch.tensor([44.0])
-    found = estimate(normals.expand(3, 40, 60)[None], assumed)
-    assert abs(found.item() - pitch) < estimate.step / 2
-    assert estimate(torch.zeros(1, 3, 40, 60), assumed) == assumed
-
-
-def test_pitch_is_read_off_analytic_scenes():
-    """Terrain and things on it, each seen by a camera of its own: nearer to the truth than any one assumed pitch."""
-    estimate, errors, pitches = PitchEstimate(), [], []
-    for index in range(8):
-        _, depth, camera, _ = analytic(index, "6500_E")
-        found = estimate(normals_from_depth(depth, camera), camera[:, 1] * 0 + 90)
-        errors.append((found - camera[:, 1]).abs().item())
-        pitches.append(camera[0, 1].item())
-    assert np.mean(errors) < 0.6 * np.mean(np.abs(np.array(pitches) - np.median(pitches)))
-
-
 def test_own_camera_of_a_crop():
     """The whole frame is its own camera; the lower half looks further down, the right half to the right."""
     camera = torch.tensor([[60.0, 30.0]])
@@ -72,3 +41,40 @@ def test_own_camera_of_a_crop():
     torch.testing.assert_close(lower, torch.tensor([[2 * half, 30.0 + half]], dtype=torch.float32))
     _, right = own_camera(camera, torch.tensor([[0.0, 0.5, 1.0, 0.5]]), 0.75)
     torch.testing.assert_close(right, torch.atan(torch.tan(torch.tensor([np.pi / 6])) * 1.5 / 2).float())
+
+
+def test_the_colour_reading_sees_colours_alone():
+    """Neither the places of the pixels nor the exposure matter; another colour temperature does."""
+    reading = ColourReading().eval()
+    image = 0.2 + 0.5 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    shuffled = image.flatten(2)[..., torch.randperm(256)].view_as(image)
+    darker = to_display(0.5 * to_linear(image))
+    with torch.no_grad():
+        for head in (reading.whole[-1], reading.whole[1]):
+            head.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
+        read = reading(image)
+        torch.testing.assert_close(reading(shuffled), read, rtol=0, atol=1e-5)
+        assert (reading(darker) - read).abs() < 0.05 * (reading(Tint()(image, *KELVINS)) - read).abs()
+
+
+def test_the_colour_reading_learns_temperatures():
+    """Grey pixels and coloured ones under five temperatures: read to a few mired after 150 steps, on others."""
+    torch.manual_seed(0)
+    reading, kelvins = ColourReading(), torch.tensor([2500.0, 3500.0, 4500.0, 5500.0, 6500.0])
+    optimizer = torch.optim.AdamW(reading.parameters(), lr=2e-3)
+
+    def scenes_under(count):
+        albedo = torch.where(torch.rand(count, 1, 16, 16) < 0.7, torch.rand(count, 1, 16, 16), torch.rand(count, 3, 16, 16))
+        kelvin = kelvins[torch.randint(5, (count,))]
+        return to_display(albedo * planckian(kelvin)[:, :, None, None] * 0.4).clamp(0, 1), encode(kelvin[:, None].repeat(1, 2))[
+            :, 2:
+        ]
+
+    for _ in range(150):
+        image, truth = scenes_under(32)
+        optimizer.zero_grad()
+        (reading(image) - truth).abs().mean().backward()
+        optimizer.step()
+    image, truth = scenes_under(100)
+    error = (reading(image) - truth).abs().median() * MIRED_HALF_RANGE
+    assert error < 5, f"median error {error:.1f} mired"

@@ -254,7 +254,7 @@ def test_readme_is_finished():
     """Its pictures exist, and no number is still to be filled in."""
     text = (REPOSITORY / "README.md").read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert all((REPOSITORY / picture).is_file() for picture in pictures)
     assert not re.findall(r"\b[A-Z]+_[A-Z]{4,}\b", text.replace("LTNET_LPIPS_WEIGHTS", "").replace("LTNET_SAMPLES", ""))
 

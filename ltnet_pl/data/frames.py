@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltnet_pl import InputError
-from ltnet_pl.augment import nearest
+from ltnet_pl.augment import resized_depth
 from ltnet_pl.vidit import image_size, read_depth, read_image
 
 
@@ -103,7 +103,7 @@ class Frames:
             fitted = fitted_size(size, self.size)
             if fitted == size:
                 return _Frame(depth, size)
-            small = nearest(depth, fitted)
+            small = resized_depth(depth, fitted)
             if not small.any():
                 raise InputError(f"{path}: nothing above 0 is left at {fitted[0]} x {fitted[1]}; raise --data.size")
             return _Frame(small, size)

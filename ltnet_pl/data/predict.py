@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 
 from ltnet_pl import InputError
-from ltnet_pl.augment import Sample, Window, nearest, with_frame_depth
+from ltnet_pl.augment import Sample, Window, resized_depth, with_frame_depth
 from ltnet_pl.data.datasets import UNKNOWN, Batch, Loader, SampleDataset, collate, to_tensors
 from ltnet_pl.data.frames import Frames, fitted_size, resize_image
 from ltnet_pl.light import DIRECTIONS, TEMPERATURES, Light, azimuth_of, clamp_temperature
@@ -96,7 +96,9 @@ class PredictDataset(SampleDataset):
         here = (slice(top, top + height), slice(left, left + width))
         window: Window = (top / size[0], left / size[1], height / size[0], width / size[1])
         guide: NDArray[np.uint8] = resize_image(image, size)[here]
-        return replace(sample, guide=guide, guide_depth=None if depth is None else nearest(depth, size)[here], guide_crop=window)
+        return replace(
+            sample, guide=guide, guide_depth=None if depth is None else resized_depth(depth, size)[here], guide_crop=window
+        )
 
 
 class PredictDataModule(pl.LightningDataModule):

@@ -13,9 +13,9 @@ normals are exact there, and a ray can be compared with the surface between two 
 `Geometry.of` computes once what all lights share; the functions do single steps.
 """
 
-from ltnet_pl.geometry.lighting import Geometry, cues, irradiance, light_position
+from ltnet_pl.geometry.lighting import Geometry, cues, irradiance, light_position, marched_stride
 from ltnet_pl.geometry.shadows import STEPS, visibility
-from ltnet_pl.geometry.surface import anchor, normals_from_depth, unproject
+from ltnet_pl.geometry.surface import anchor, normals_from_depth, resampled, unproject
 
 __all__ = (
     "STEPS",
@@ -24,7 +24,9 @@ __all__ = (
     "cues",
     "irradiance",
     "light_position",
+    "marched_stride",
     "normals_from_depth",
+    "resampled",
     "unproject",
     "visibility",
 )

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from ltnet_pl.geometry.shadows import STEPS, Relief, march, relief_of
-from ltnet_pl.geometry.surface import anchor, aspect_of, normals_from_depth, unproject, window_of, working
+from ltnet_pl.geometry.surface import anchor, aspect_of, normals_from_depth, tangents, unproject, window_of, working
+from ltnet_pl.geometry.upsampling import Lattice, picked
+
+MARCHED_SIDE = 256
+"""Points along the longer side that shadows are looked up for; what lies between takes the visibility of its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,22 @@ class Geometry:
         normals: Unit normals ``(B, 3, H, W)`` that face the viewer, float32; 0 where there is background.
         anchor: ``(B, 3)``, the point that the rig stands around.
         frame_depth: ``(B, 1, h, w)``, the whole frame's depth.
-        crop: ``(B, 4)``: top, left, height, width as fractions of the frame.
+        aspect: ``(B,)``, width over height of the frame.
         camera: ``(B, 2)``: field of view and pitch in degrees.
+        texel: ``(B,)``, side of a pixel per unit of depth.
         dtype: What the cues are returned as.
+        relief: The frame's depth prepared for marching; None: prepared when it is needed.
     """
 
     points: Tensor
     normals: Tensor
     anchor: Tensor
     frame_depth: Tensor
-    crop: Tensor
+    aspect: Tensor
     camera: Tensor
+    texel: Tensor
     dtype: torch.dtype
+    relief: Relief | None = None
 
     @classmethod
     def of(cls, depth: Tensor, frame_depth: Tensor, crop: Tensor | None, camera: Tensor) -> Geometry:
@@ -44,16 +52,37 @@ class Geometry:
         d, frame, seen = working(depth), working(frame_depth), working(camera)
         window = window_of(crop, d)
         at = anchor(frame, seen)
-        return cls(unproject(d, seen, window), normals_from_depth(d, seen, window), at, frame, window, seen, depth.dtype)
+        aspect = aspect_of(d, window)
+        texel = 2 * tangents(seen, aspect)[1] * window[:, 2] / d.shape[-2]
+        points, normals = unproject(d, seen, window), normals_from_depth(d, seen, window)
+        return cls(points, normals, at, frame, aspect, seen, texel, depth.dtype)
 
-    def pitched(self, camera: Tensor) -> Geometry:
-        """The same geometry under a camera ``(B, 2)`` of the same field of view and another pitch, on which no point depends."""
-        return replace(self, camera=working(camera))
+    def repeated(self, times: int) -> Geometry:
+        """Each sample's geometry so many times in a row, for as many lights; what marching needs is prepared once."""
+
+        def again(x: Tensor) -> Tensor:
+            return x.repeat_interleave(times, dim=0)
+
+        relief = Relief(self._relief[0], *(again(table) for table in self._relief[1:]))
+        points, normals, at, frame = again(self.points), again(self.normals), again(self.anchor), again(self.frame_depth)
+        camera, aspect, texel = again(self.camera), again(self.aspect), again(self.texel)
+        return Geometry(points, normals, at, frame, aspect, camera, texel, self.dtype, relief)
+
+    def thinned(self, stride: int) -> Geometry:
+        """Only every so many points along each side; all that may stand between them and a light stays."""
+        points, normals = (x[..., ::stride, ::stride].contiguous() for x in (self.points, self.normals))
+        return replace(self, points=points, normals=normals, texel=self.texel * stride)
 
     @cached_property
     def _relief(self) -> Relief:
         """The frame's depth prepared for marching; only visibility needs it."""
-        return relief_of(self.frame_depth, self.anchor, self.camera, aspect_of(self.points, self.crop))
+        return self.relief or relief_of(self.frame_depth, self.anchor, self.camera, self.aspect)
+
+    @cached_property
+    def _lattice(self) -> Lattice | None:
+        """The points that are marched from, where they are not all."""
+        stride = marched_stride(*self.points.shape[-2:])
+        return Lattice.of(self.points, self.normals, stride, self.texel) if stride > 1 else None
 
     def shading(self, lights: Tensor, rig: Tensor) -> Tensor:
         """Shading cue ``(B, 1, H, W)`` of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``: (1 - ambient) irradiance + ambient.
@@ -68,14 +97,25 @@ class Geometry:
         return direct.to(self.dtype)
 
     def visibility(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
-        """Visibility cue ``(B, 1, H, W)`` in [0, 1] of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``; carries no gradient."""
+        """Visibility cue ``(B, 1, H, W)`` in [0, 1] of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``; carries no gradient.
+
+        Of more than 256 points along a side only every second, third, ... is marched from, and the rest takes what those see
+        that stand on its own surface: the frame's depth, in which shadows are looked up, holds no more.
+        """
         position = light_position(lights, self.anchor, self.camera, rig)
-        aspect = aspect_of(self.points, self.crop)
-        return march(self.points, self.normals, self._relief, position, self.camera, aspect, steps).to(self.dtype)
+        lattice = self._lattice
+        points, normals = (picked(x, lattice.stride) if lattice else x for x in (self.points, self.normals))
+        seen = march(points, normals, self._relief, position, self.camera, self.aspect, steps)
+        return (lattice.spread(seen) if lattice else seen).to(self.dtype)
 
     def cues(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
         """Shading and visibility, ``(B, 2, H, W)``."""
         return torch.cat([self.shading(lights, rig), self.visibility(lights, rig, steps)], dim=1)
+
+
+def marched_stride(height: int, width: int) -> int:
+    """Pixels along each side for each one that shadows are looked up for."""
+    return -(-max(height, width) // MARCHED_SIDE)
 
 
 def cues(

@@ -9,6 +9,7 @@ from torch.nn import functional
 # Changes of 1 / depth from one pixel to the next, relative to it:
 _JUMP = 0.04  # what may be a discontinuity
 _ROUND = 0.02  # the most that a round surface bends
+_MOVED = 0.2  # the most that resampling moves a pixel
 _SMOOTH = 1e-10  # square of bend times square of slope that is no crease but roughness
 
 
@@ -92,6 +93,41 @@ def anchor(frame_depth: Tensor, camera: Tensor) -> Tensor:
     reach = torch.where(count > 0, count / total, _depth_near_centre(d))
     zero = torch.zeros_like(reach)
     return torch.stack([zero, zero, -reach], dim=1).to(frame_depth.dtype)
+
+
+def resampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Depth at another resolution: the nearest pixel's, moved to the new pixel's centre along that pixel's own surface.
+
+    Depth is never averaged: between foreground and background, or beside a 0, the mean is a surface that does not exist. Nor is
+    it merely picked: a picked pixel stands up to half a pixel beside where it is taken to stand, by turns to either side, and
+    that roughness ruins every normal. Exact on planes.
+
+    Args:
+        depth: ``(B, 1, H, W)``, 0 = background.
+        size: ``(height, width)`` wanted.
+
+    Returns:
+        ``(B, 1, height, width)`` in the depth's dtype; background where the nearest pixel is background.
+    """
+    if tuple(depth.shape[-2:]) == tuple(size):
+        return depth
+    d = working(depth)
+    w = reciprocal(d)
+    places = []
+    for new, old in zip(size, d.shape[-2:], strict=True):
+        at = (torch.arange(new, device=d.device, dtype=d.dtype) + 0.5) * (old / new) - 0.5
+        index = at.round().clamp(0, old - 1)
+        # where it is enlarged, the outermost new pixels stand outside the outermost old centres
+        places.append((index.long(), at - index))
+    (rows, down), (columns, right) = places
+
+    def picked(x: Tensor) -> Tensor:
+        return x[..., rows[:, None], columns]
+
+    here = picked(w)
+    moved = here + picked(slope(w)[0]) * right + picked(slope(w.mT.contiguous())[0].mT) * down[:, None]
+    moved = moved.maximum(here * (1 - _MOVED)).minimum(here * (1 + _MOVED))
+    return reciprocal(moved).to(depth.dtype)
 
 
 def working(x: Tensor) -> Tensor:

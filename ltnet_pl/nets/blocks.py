@@ -166,9 +166,9 @@ class Backbone(nn.Module):
         return functional.silu(x)
 
 
-def zero_head(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3x3 convolution that starts as the zero function, so that a residual network starts as a copy of its input."""
-    head = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+def zero_head(in_channels: int, out_channels: int, size: int = 3) -> nn.Conv2d:
+    """A convolution that starts as the zero function, so that a residual network starts as a copy of its input."""
+    head = nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
     nn.init.zeros_(head.weight)
     if head.bias is not None:
         nn.init.zeros_(head.bias)

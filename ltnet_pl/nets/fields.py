@@ -72,14 +72,17 @@ def bent(gain: Tensor) -> Tensor:
 
 
 class BilateralField(nn.Module):
-    r"""A bilateral grid of affine colour transforms at low resolution, sliced at full resolution.
+    r"""A bilateral grid of transforms of colour and computed light at low resolution, sliced at full resolution.
 
-    :math:`y = A x + b` with a 3x4 transform per pixel, looked up trilinearly in a grid over image plane and *guide*. The guide
-    is a pointwise function of colour, depth and both lights' cues: the edge of a new shadow is in neither colour nor depth.
+    :math:`y = x + a x + b \, x \rho + c \, e + d`, each channel by itself, with the input x, the change of light :math:`\rho`
+    and the wanted light e that the cues predict. The twelve factors are looked up trilinearly in a grid over image plane and
+    *guide*, a pointwise function of colour, depth and both lights' cues: the edge of a new shadow is in neither colour nor depth.
 
     Args:
         in_channels: Channels of the low-resolution features that the grid is predicted from.
-        guide_channels: Channels of what the guide is computed from.
+        guide_channels: Channels of what the guide is computed from. The last two, where there are cues: e and the log of
+            :math:`\rho`.
+        cues: Whether there are cues; without them b and c are left out.
         bins: Cells of the grid along the guide.
         hidden: Channels of the guide's hidden layer.
 
@@ -87,25 +90,29 @@ class BilateralField(nn.Module):
         Gharbi et al., "Deep Bilateral Learning for Real-Time Image Enhancement", SIGGRAPH 2017: grid and slicing.
     """
 
-    def __init__(self, in_channels: int, guide_channels: int, bins: int = 8, hidden: int = 16) -> None:
+    def __init__(self, in_channels: int, guide_channels: int, cues: bool, bins: int = 8, hidden: int = 16) -> None:
         super().__init__()
-        self.bins = bins
-        self.head = zero_head(in_channels, 12 * bins)
+        self.bins, self.cues = bins, cues
+        self.factors = 12 if cues else 6
+        self.head = zero_head(in_channels, self.factors * bins, 1)
         self.guide = nn.Sequential(nn.Conv2d(guide_channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, 1, 1))
 
     def forward(self, features: Tensor, image: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Low-resolution features, image ``(B, 3, H, W)`` and what the guide sees ``(B, guide_channels, H, W)``.
 
         Returns:
-            The relit image and the sliced field ``(B, 12, H, W)``: transform minus identity, row by row, then the offsets.
+            The relit image and the sliced field ``(B, 12 or 6, H, W)``: a, d, and with cues b and c, for each channel of colour.
         """
         batch, _, height, width = image.shape
         grid = self.head(features).float()  # in half precision, places between pixels would be too coarse
-        grid = grid.view(batch, 12, self.bins, *grid.shape[-2:])
+        grid = grid.view(batch, self.factors, self.bins, *grid.shape[-2:])
         depth = torch.tanh(self.guide(seen)).float()
         v = (torch.arange(height, device=image.device, dtype=grid.dtype) + 0.5) * (2 / height) - 1
         u = (torch.arange(width, device=image.device, dtype=grid.dtype) + 0.5) * (2 / width) - 1
         place = torch.stack([u.expand(batch, height, width), v[:, None].expand(batch, height, width), depth[:, 0]], dim=-1)
         field = functional.grid_sample(grid, place[:, None], mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0]
-        matrix = field[:, :9].view(batch, 3, 3, height, width)
-        return image + (matrix * image[:, None]).sum(dim=2) + field[:, 9:], field
+        gain, offset, *cued = torch.split(field, 3, dim=1)
+        relit = image + gain * image + offset
+        if self.cues:
+            relit = relit + cued[0] * image * seen[:, -1:].exp() + cued[1] * seen[:, -2:-1]
+        return relit, field

@@ -10,18 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry, normals_from_depth
-from ltnet_pl.light import Camera, Rig, decode, encode, planckian, to_display, to_linear
+from ltnet_pl.geometry import Geometry, marched_stride
+from ltnet_pl.light import Camera, Rig, decode, encode
 from ltnet_pl.nets.blocks import Backbone, InteractionKind
+from ltnet_pl.nets.camera import THINNED, CameraEstimate, CameraSource, known_or, march_operations
 from ltnet_pl.nets.fields import BilateralField, Field, FieldKind
-from ltnet_pl.nets.streams import CameraSource, CueKind, DepthStream, LightStream, PitchEstimate, known_or
+from ltnet_pl.nets.streams import CueKind, DepthStream, LightStream
+from ltnet_pl.nets.tint import Tint
 
 LightSource = Literal["guide", "label"]
 
-_SAME_LIGHT = 0.1  # distance of two light codes from which on the field works fully: 6 degrees, or, untinted, 12 mired
-_CLIPS = (0.9, 0.98)  # display values from which on a channel begins to count as clipped, and does so fully
+# distance of two light codes from which on the field works: 6 degrees, or, untinted, 12 mired; where one is read, which errs, 17
+_SAME_LIGHT, _SAME_READING = 0.1, 0.3
 _RIG = -1000.0  # stands for an elevation that is not given
-_TINTED = 0.1  # the tint has done most of a change of temperature, so that it counts so much less
+_SPREAD_OPERATIONS = 90  # per pixel, of spreading two lights' visibility: counted in `geometry.upsampling.Lattice`
 
 
 class LTNet(nn.Module):
@@ -30,7 +32,7 @@ class LTNet(nn.Module):
     The light stream reads the present light off the input and the wanted light off the guide; a known light takes the place of a
     reading. The known part of the change, that of colour temperature, is applied in closed form. The depth stream computes
     geometry features and the cues of both lights. The interaction, a U-Net steered by both light codes, decodes the light
-    transfer field, which relights the rest; it fades where both lights are the same, so that nothing changes there.
+    transfer field, which relights the rest; it fades where both lights stand in the same place.
 
     Args:
         widths: Channels of the interaction per level, each level at half the resolution of the one before.
@@ -53,8 +55,8 @@ class LTNet(nn.Module):
         steps: Steps of the march towards each light in the visibility cue.
         camera: The camera that is assumed.
         rig: The rig that is assumed.
-        camera_from: ``assumed``; ``estimated``: the pitch read off the depth, the rest as assumed; ``true``: the batch's camera
-            and rig where they are known (an upper bound).
+        camera_from: ``assumed``; ``estimated``: the camera read off depth and image, the rig as assumed; ``true``: the
+            batch's camera and rig where they are known (an upper bound).
 
     Raises:
         InputError: If a value is none of those, or too small.
@@ -97,30 +99,30 @@ class LTNet(nn.Module):
         if streams not in (1, 2):
             raise InputError(f"--model.net.init_args.streams is {streams}; expected 1 or 2")
         self.light, self.label_dropout, self.use_depth = light, label_dropout, use_depth
-        self.camera, self.rig, self.camera_from, self.tint, self.latent = camera, rig, camera_from, tint, latent
+        self.camera, self.rig, self.camera_from, self.latent = camera, rig, camera_from, latent
+        self.tint = Tint() if tint else None
         self.light_stream = LightStream(latent, light_width, match and use_depth)
         self.guide_stream = LightStream(latent, light_width, match and use_depth) if streams == 2 else None
         self.depth_stream = DepthStream(cues, steps)
-        self.pitch = PitchEstimate()
+        self.estimate = CameraEstimate()
         self.mix = nn.Sequential(nn.Linear(2 * (3 + latent), 64), nn.SiLU())
         channels = 6 + self.depth_stream.channels
         fold = 1 if field == "bilateral" else fold
         self.backbone = Backbone(channels, widths, 64, interaction, fold)
         self.field: Field | BilateralField
-        self.field = BilateralField(widths[0], channels) if field == "bilateral" else Field(field, widths[0], channels, fold)
+        if field == "bilateral":
+            self.field = BilateralField(widths[0], channels, cues != "none")
+        else:
+            self.field = Field(field, widths[0], channels, fold)
 
     def read_light(self, image: Tensor, depth: Tensor, crop: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The light stream's raw code ``(B, 3)`` and latent of an image of the batch's scenes, with its depth."""
         depth = depth if self.use_depth else torch.zeros_like(depth)
         camera, rig = self._camera_and_rig(batch)
         if self.camera_from == "estimated":
-            camera = self._pitched(camera, normals_from_depth(depth, camera, crop))
+            camera = self.estimate.camera(self.estimate.of_depth(depth, crop, camera))
         code, latent = self.light_stream(image, depth, camera, rig, crop)
         return code, latent
-
-    def _pitched(self, camera: Tensor, normals: Tensor) -> Tensor:
-        """The camera with the pitch that is read off normals."""
-        return torch.stack([camera[:, 0], self.pitch(normals, camera[:, 1])], dim=1)
 
     def _camera_and_rig(self, batch: dict[str, Tensor], known: bool = True) -> tuple[Tensor, Tensor]:
         """Camera and rig ``(B, 2)``: assumed, or the batch's where they are to be used and known."""
@@ -144,16 +146,17 @@ class LTNet(nn.Module):
             batch = {key: torch.zeros_like(value) if key.endswith("depth") else value for key, value in batch.items()}
         image = batch["input"]
         camera, rig = self._camera_and_rig(batch)
-        geometry = Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera)
-        if self.camera_from == "estimated":
-            camera = self._pitched(camera, geometry.normals)
-            geometry = geometry.pitched(camera)
-        present, latent, present_read = self._present(batch, camera, rig)
-        wanted, wanted_latent, wanted_read = self._wanted(batch)
+        scores = self.estimate.of_depth(batch["frame_depth"], None, camera) if self.camera_from == "estimated" else None
+        camera = camera if scores is None else self.estimate.camera(scores)
+        present, latent, present_given, present_read = self._present(batch, camera, rig)
+        wanted, wanted_latent, wanted_given, wanted_read = self._wanted(batch)
         out = present_read | wanted_read
         lights = (_light_rows(present, batch["input_light"]), _light_rows(wanted, batch["target_light"]))
+        if scores is not None:
+            camera = self.estimate.camera(scores + self.estimate.of_image(batch, lights[0], rig))
+        geometry = Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera)
         features = self.depth_stream(geometry, lights, rig).to(image.dtype)
-        base = tinted(image, lights[0][:, 1], lights[1][:, 1]) if self.tint else image
+        base = image if self.tint is None else self.tint(image, lights[0][:, 1], lights[1][:, 1])
         seen = torch.cat([image, base, features], dim=1)
         code = self.mix(torch.cat([present, latent, wanted, wanted_latent], dim=1))
         coarse = seen
@@ -161,45 +164,45 @@ class LTNet(nn.Module):
             size = [max(8, round(length / self.bilateral_factor)) for length in image.shape[-2:]]
             coarse = functional.interpolate(seen, size=size, mode="area")
         relit, out["field"] = self.field(self.backbone(coarse, code), base, seen)
-        change = (wanted - present).detach() * wanted.new_tensor([1.0, 1.0, _TINTED if self.tint else 1.0])
-        fade = torch.exp(-change.square().sum(dim=1) / _SAME_LIGHT**2) * ~_moved(batch["input_light"], batch["target_light"])
+        # one light's colour scales all that it lights, bounced light too: once tinted, a change of temperature is done
+        change = (wanted - present).detach() * wanted.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
+        same = torch.where(present_given & wanted_given, _SAME_LIGHT, _SAME_READING)[:, 0]
+        fade = torch.exp(-(change.square().sum(dim=1) / same.square()).square())
+        fade = fade * ~_moved(batch["input_light"], batch["target_light"])
         out["relit"] = base + (relit - base) * (1 - fade[:, None, None, None])
         return out
 
-    def _present(self, batch: dict[str, Tensor], camera: Tensor, rig: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Code and latent of the present light, and the reading by name where there is one."""
+    def _present(self, batch: dict[str, Tensor], camera: Tensor, rig: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Code and latent of the present light, whether it is given ``(B, 1)``, and the reading by name where there is one."""
         label = encode(batch["input_light"]).to(batch["input"].dtype)
         if self._is_told(label):
-            return label, label.new_zeros(len(label), self.latent), {}
+            return label, label.new_zeros(len(label), self.latent), _all(label), {}
         reading, latent = self.light_stream(batch["input"], batch["depth"], camera, rig, batch["crop"])
-        return self._choose(label, reading, batch["depth"])[0], latent, {"input_code": reading}
+        code, given = self._choose(label, reading, batch["depth"])
+        return code, latent, given, {"input_code": reading}
 
-    def _wanted(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _wanted(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """The same of the wanted light."""
         label = encode(batch["target_light"]).to(batch["input"].dtype)
         if "guide" not in batch and label.isnan().any():
             raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
         if "guide" not in batch or self._is_told(label):
-            return label, label.new_zeros(len(label), self.latent), {}
+            return label, label.new_zeros(len(label), self.latent), _all(label), {}
         depth, crop = batch["guide_depth"], batch["guide_crop"]
         # another scene, whose camera no batch tells
         camera, rig = self._camera_and_rig(batch, known=False)
         if self.camera_from == "estimated":
-            camera = self._pitched(camera, normals_from_depth(depth, camera, crop))
+            camera = self.estimate.camera(self.estimate.of_depth(depth, crop, camera))
         stream = self.light_stream if self.guide_stream is None else self.guide_stream
         reading, latent = stream(batch["guide"], depth, camera, rig, crop)
         code, given = self._choose(label, reading, depth)
         # a light that is given says nothing beyond its numbers, so its latent is zero
-        return code, latent * (~given).to(latent.dtype), {"guide_code": reading}
+        return code, latent * (~given).to(latent.dtype), given, {"guide_code": reading}
 
     def _is_told(self, label: Tensor) -> bool:
-        """Whether a light need not be read: labels are all that is ever used, and these are known."""
-        return self.always_told and not bool(label.isnan().any())
-
-    @property
-    def always_told(self) -> bool:
-        """Whether lights come from labels alone, in training too: where they are known, the light stream has nothing to do."""
-        return self.light == "label" and self.label_dropout == 0 and not self.latent
+        """Whether a light need not be read: labels are all that is ever used, in training too, and these are known."""
+        labels_alone = self.light == "label" and self.label_dropout == 0 and not self.latent
+        return labels_alone and not bool(label.isnan().any())
 
     def _choose(self, label: Tensor, reading: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """The code to work with, label or reading, and a mask ``(B, 1)`` of the samples whose light is wholly the label's."""
@@ -215,8 +218,25 @@ class LTNet(nn.Module):
         return torch.where(use, label.nan_to_num(), unit), use.all(dim=1, keepdim=True)
 
     def cue_operations(self, height: int, width: int) -> int:
-        """Multiply-adds of the cues of one image of that size, which no counter of torch sees."""
-        return self.depth_stream.operations(height, width)
+        """Multiply-adds of all marches towards lights for one image of that size: pixels x steps x lights x 60 of a step.
+
+        For both lights from the points of the image that are marched from, with their spreading over all pixels; and, at a low
+        resolution, for what the light stream and the camera estimate compare.
+        """
+        stream, estimate, pixels = self.light_stream, self.estimate, height * width
+        shadows = march_operations(pixels // marched_stride(height, width) ** 2, self.depth_stream.steps, 2)
+        if marched_stride(height, width) > 1:
+            shadows += _SPREAD_OPERATIONS * pixels
+        full = shadows if self.depth_stream.cues == "visibility" else 0
+        points = [(side // THINNED) ** 2 for side in (stream.match_size, estimate.side)]
+        read = march_operations(points[0], stream.match_steps, 2 * stream.candidates) if stream.match else 0
+        guessed = march_operations(points[1], estimate.steps, len(estimate.coarse)) if self.camera_from == "estimated" else 0
+        return full + read + guessed
+
+
+def _all(label: Tensor) -> Tensor:
+    """A mask ``(B, 1)`` of all samples."""
+    return torch.ones(len(label), 1, dtype=torch.bool, device=label.device)
 
 
 def _light_rows(code: Tensor, lights: Tensor) -> Tensor:
@@ -230,25 +250,3 @@ def _moved(present: Tensor, wanted: Tensor) -> Tensor:
         lights[:, 2:].nan_to_num(_RIG) if lights.shape[1] > 2 else lights.new_tensor([_RIG, 0.0]) for lights in (present, wanted)
     ]
     return (spoken[0] != spoken[1]).any(dim=-1)
-
-
-def tinted(image: Tensor, present: Tensor, wanted: Tensor) -> Tensor:
-    """An image under a light of another colour temperature, from the same place: in linear light a factor per channel.
-
-    What clips was at least that bright, and its colour is unknown: there each channel becomes as bright as the brightest, so that
-    white highlights stay white instead of turning blue or orange.
-
-    Args:
-        image: ``(B, 3, H, W)``, display-encoded.
-        present: Its light's temperature in kelvin, ``(B,)``.
-        wanted: The wanted one.
-
-    Returns:
-        ``(B, 3, H, W)``, display-encoded, bounded by 2; an image asked for the temperature that it has comes out as it is.
-    """
-    of, to = (planckian(kelvin.float().clamp(1500, 12000)).clamp(min=0.02) for kelvin in (present, wanted))
-    linear = to_linear(image.float()) * (to / of)[:, :, None, None]
-    clipped = ((image.float() - _CLIPS[0]) / (_CLIPS[1] - _CLIPS[0])).clamp(0, 1)
-    linear = torch.lerp(linear, linear.amax(dim=1, keepdim=True).expand_as(linear), clipped)
-    same = (present == wanted)[:, None, None, None]
-    return torch.where(same, image, to_display(linear).clamp(max=2).to(image.dtype))
