@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import resampled
+from ltnet_pl.geometry import resampled, size_within
 from ltnet_pl.light import linear_to_srgb, mirror_azimuth, srgb_to_linear
 
 Image = NDArray[np.uint8]
@@ -176,10 +176,7 @@ def resized_depth(depth: Depth, size: tuple[int, int]) -> Depth:
 
 def with_frame_depth(sample: Sample, longer_side: int) -> Sample:
     """The sample with `frame_depth` taken from its depth, which must still be that of the whole frame; never enlarged."""
-    height, width = sample.depth.shape
-    scale = min(1.0, longer_side / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return replace(sample, frame_depth=resized_depth(sample.depth, size))
+    return replace(sample, frame_depth=resized_depth(sample.depth, size_within(sample.depth.shape, longer_side)))
 
 
 class Exposure(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations ships no types

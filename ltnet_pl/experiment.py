@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 # imported so that class paths may be given by their last name alone
 import ltnet_pl.callbacks
 import ltnet_pl.data
-import ltnet_pl.nets  # noqa: F401  # as the comment above says
+import ltnet_pl.nets  # noqa: F401  # unused by name: importing it registers its classes
 from ltnet_pl import InputError
 from ltnet_pl.callbacks import RunConfig, check_devices
 from ltnet_pl.metrics import MetricSettings

@@ -27,13 +27,13 @@ os.environ.update(
 )
 sys.path.insert(0, str(Path(__file__).parent))  # `import scenes` in any test
 
-import numpy as np  # noqa: E402 - after the environment, see above
-import pytest  # noqa: E402 - likewise
-import scenes  # noqa: E402 - likewise
-import torch  # noqa: E402 - likewise
-from hypothesis import settings  # noqa: E402 - likewise
+import numpy as np  # noqa: E402 - after the environment
+import pytest  # noqa: E402 - after the environment
+import scenes  # noqa: E402 - after the environment
+import torch  # noqa: E402 - after the environment
+from hypothesis import settings  # noqa: E402 - after the environment
 
-from ltnet_pl.light import Light, light_tensor  # noqa: E402 - likewise
+from ltnet_pl.light import Light, light_tensor  # noqa: E402 - after the environment
 
 # A shared machine makes single examples slow now and then: no deadline, and the same examples every time.
 settings.register_profile("ltnet", deadline=None, derandomize=True, max_examples=40, database=None)

@@ -84,7 +84,7 @@ def bare(source: str) -> str:
         if isinstance(body, list):
             # a bare constant does nothing, wherever it stands: docstrings of attributes follow their assignment
             kept = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
-            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]  # asked for above
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]  # ast.AST has no body, but getattr found one
     return ast.unparse(tree)
 
 

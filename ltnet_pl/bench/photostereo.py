@@ -29,7 +29,7 @@ from ltnet_pl.bench.sheets import Line, Tile, pixels_of
 from ltnet_pl.bench.trained import Method
 from ltnet_pl.data.datasets import Batch
 from ltnet_pl.data.frames import resize_image
-from ltnet_pl.geometry import Geometry, resampled
+from ltnet_pl.geometry import Geometry, resampled, size_within
 from ltnet_pl.light import Camera, Light, Rig, light_tensor, linear_to_srgb, srgb_to_linear
 from ltnet_pl.metrics import psnr, quantize
 from ltnet_pl.report.tables import markdown, psnr_text
@@ -181,14 +181,12 @@ def as_batch(photographs: Photographs, source: int, targets: Sequence[int]) -> B
     """
     count = len(targets)
     depth = photographs.depth[None]
-    scale = min(1.0, FRAME_SIZE / max(depth.shape[-2:]))
-    small = (max(1, round(depth.shape[-2] * scale)), max(1, round(depth.shape[-1] * scale)))
     return {
         "name": [f"{source}_{target}" for target in targets],
         "input": photographs.images[source].expand(count, -1, -1, -1),
         "target": photographs.images[list(targets)],
         "depth": depth.expand(count, -1, -1, -1),
-        "frame_depth": resampled(depth, small).expand(count, -1, -1, -1),
+        "frame_depth": resampled(depth, size_within(depth.shape[-2:], FRAME_SIZE)).expand(count, -1, -1, -1),
         "input_light": photographs.lights[source].expand(count, -1),
         "target_light": photographs.lights[list(targets)],
         "crop": torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(count, -1),

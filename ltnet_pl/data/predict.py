@@ -96,9 +96,8 @@ class PredictDataset(SampleDataset):
         here = (slice(top, top + height), slice(left, left + width))
         window: Window = (top / size[0], left / size[1], height / size[0], width / size[1])
         guide: NDArray[np.uint8] = resize_image(image, size)[here]
-        return replace(
-            sample, guide=guide, guide_depth=None if depth is None else resized_depth(depth, size)[here], guide_crop=window
-        )
+        guide_depth = None if depth is None else resized_depth(depth, size)[here]
+        return replace(sample, guide=guide, guide_depth=guide_depth, guide_crop=window)
 
 
 class PredictDataModule(pl.LightningDataModule):

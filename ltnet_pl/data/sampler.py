@@ -31,9 +31,8 @@ class EpochSampler(DistributedSampler[int]):
     """
 
     def __init__(self, length: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        # the base class wants a Dataset but only asks it for its length
         super().__init__(
-            range(length),  # type: ignore[arg-type]  # as the comment above says
+            range(length),  # type: ignore[arg-type]  # the base class asks its Dataset only for a length
             num_replicas=world_size,
             rank=rank,
             seed=seed,

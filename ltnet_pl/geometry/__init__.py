@@ -15,7 +15,7 @@ normals are exact there, and a ray can be compared with the surface between two 
 
 from ltnet_pl.geometry.lighting import Geometry, cues, irradiance, light_position, marched_stride
 from ltnet_pl.geometry.shadows import STEPS, visibility
-from ltnet_pl.geometry.surface import anchor, normals_from_depth, resampled, unproject
+from ltnet_pl.geometry.surface import anchor, normals_from_depth, resampled, size_within, unproject
 
 __all__ = (
     "STEPS",
@@ -27,6 +27,7 @@ __all__ = (
     "marched_stride",
     "normals_from_depth",
     "resampled",
+    "size_within",
     "unproject",
     "visibility",
 )

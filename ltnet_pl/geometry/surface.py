@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -128,6 +130,18 @@ def resampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
     moved = here + picked(slope(w)[0]) * right + picked(slope(w.mT.contiguous())[0].mT) * down[:, None]
     moved = moved.maximum(here * (1 - _MOVED)).minimum(here * (1 + _MOVED))
     return reciprocal(moved).to(depth.dtype)
+
+
+def size_within(size: Sequence[int], longer: int, least: int = 1) -> tuple[int, int]:
+    """Height and width once the longer side has at most so many pixels, and no side that shrinks has fewer than the least.
+
+    Example:
+        >>> size_within((480, 640), 96)
+        (72, 96)
+    """
+    height, width = size
+    scale = longer / max(height, width)
+    return (height, width) if scale >= 1 else (max(least, round(height * scale)), max(least, round(width * scale)))
 
 
 def working(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _NEAR = 0.25  # how far off a pixel's plane a neighbour may stand to count in full, in units of the neighbours' spacing
+_BACKGROUND = 1e-12  # weight of a neighbour without a surface: none, but where there are only such, the weights must have a sum
 _ANY = 1e-4  # weight of a neighbour on another surface: it matters only where no other is left
 
 
@@ -46,7 +47,7 @@ class Lattice(NamedTuple):
                 there = sparse[..., row, :][..., column]
                 off = ((there - points) * normals).sum(dim=1)
                 near = 1 / (1 + (off / spacing.clamp(min=1e-12)).square().square())
-                found.append(vertical[:, None] * horizontal * ((near + _ANY) * (there[:, 2] < 0) + 1e-12))
+                found.append(vertical[:, None] * horizontal * ((near + _ANY) * (there[:, 2] < 0) + _BACKGROUND))
         weights = torch.stack(found, dim=1)
         return cls(stride, weights / weights.sum(dim=1, keepdim=True), rows, columns)
 

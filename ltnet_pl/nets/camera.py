@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltnet_pl.geometry import Geometry, normals_from_depth, resampled
+from ltnet_pl.geometry import Geometry, normals_from_depth, resampled, size_within
 
 CameraSource = Literal["assumed", "estimated", "true"]
 
@@ -37,10 +37,8 @@ def reduce(image: Tensor, depth: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def reduced_size(image: Tensor, side: int) -> tuple[int, int]:
-    """Height and width of an image once its longer side has at most ``side`` pixels, but no side less than 8."""
-    height, width = image.shape[-2:]
-    scale = side / max(height, width)
-    return (height, width) if scale >= 1 else (max(8, round(height * scale)), max(8, round(width * scale)))
+    """Height and width of an image at a resolution of at most ``side`` pixels along the longer side, but at least 8."""
+    return size_within(image.shape[-2:], side, least=8)
 
 
 def march_operations(pixels: int, steps: int, lights: int) -> int:
@@ -88,6 +86,7 @@ class CameraEstimate(nn.Module):
 
     fovs = tuple(range(35, 66, 3))
     pitches = tuple(range(10, 65, 2))
+    coarse_shape = (3, 5)  # guesses of each that are compared with the image
     upright, level = 0.01, 0.1  # how far from upright (1 - cosine) and from level (cosine) a vote still counts
     vote, match = 40.0, 70.0  # what a mean vote and a correlation of 1 are worth
     spread = (7.0, 12.0)  # standard deviations of the prior, in degrees
@@ -98,10 +97,9 @@ class CameraEstimate(nn.Module):
         super().__init__()
         self.grid: Tensor
         self.coarse: Tensor
-        coarse = [torch.linspace(g[0], g[-1], n) for g, n in ((self.fovs, 3), (self.pitches, 5))]
+        coarse = [torch.linspace(g[0], g[-1], n) for g, n in zip((self.fovs, self.pitches), self.coarse_shape, strict=True)]
         self.register_buffer("grid", torch.cartesian_prod(*(torch.tensor(g).float() for g in (self.fovs, self.pitches))), False)
         self.register_buffer("coarse", torch.cartesian_prod(*coarse), False)
-        self._coarse_shape = tuple(len(g) for g in coarse)
 
     @torch.no_grad()
     def of_depth(self, depth: Tensor, crop: Tensor | None, assumed: Tensor) -> Tensor:
@@ -138,7 +136,7 @@ class CameraEstimate(nn.Module):
             x.float().repeat_interleave(each, dim=0) for x in (depth, frame, batch["crop"], lights, rig)
         )
         geometry = Geometry.of(depth, frame, crop, self.coarse.repeat(len(image), 1))
-        scores = correlate(image, geometry, lights, rig, self.steps).view(-1, 1, *self._coarse_shape)
+        scores = correlate(image, geometry, lights, rig, self.steps).view(-1, 1, *self.coarse_shape)
         size = (len(self.fovs), len(self.pitches))
         return self.match * functional.interpolate(scores, size=size, mode="bilinear", align_corners=True).flatten(1)
 

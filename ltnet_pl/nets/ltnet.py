@@ -53,7 +53,7 @@ class LTNet(nn.Module):
         match: Whether the light stream correlates the image with computed light and shadow.
         light_width: Channels of the light stream's first stage.
         steps: Steps of the march towards each light in the visibility cue.
-        camera: The camera that is assumed.
+        camera: The camera that is assumed, and around which an estimate's prior stands.
         rig: The rig that is assumed.
         camera_from: ``assumed``; ``estimated``: the camera read off depth and image, the rig as assumed; ``true``: the
             batch's camera and rig where they are known (an upper bound).

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import resampled
+from ltnet_pl.geometry import resampled, size_within
 from ltnet_pl.light import light_tensor, srgb_to_linear
 from ltnet_pl.vidit import View, read_depth, read_image
 
@@ -73,9 +73,7 @@ def observe(views: Iterable[View], size: int) -> Observation:
             "depth, or remove the scene's images"
         )
     full = read_depth(first.depth)
-    scale = min(1.0, size / max(full.shape))
-    target = tuple(max(8, round(side * scale)) for side in full.shape) if scale < 1 else full.shape
-    depth = resampled(torch.from_numpy(full)[None, None], (target[0], target[1]))
+    depth = resampled(torch.from_numpy(full)[None, None], size_within(full.shape, size, least=8))
     seen = [_reduced(read_image(view.image, full.shape), depth) for view in chosen]
     brightness, weight = (torch.stack([pair[i] for pair in seen]) for i in (0, 1))
     lit = (brightness.amax(dim=0) >= _DARK) & (depth[0, 0, ::THINNED, ::THINNED] > 0)
