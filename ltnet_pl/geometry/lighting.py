@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ltnet_pl.geometry.shadows import STEPS, Relief, march, relief_of
-from ltnet_pl.geometry.surface import anchor, aspect_of, normals_from_depth, tangents, unproject, window_of, working
+from ltnet_pl.geometry.shadows import STEPS, Relief, Spans, march, relief_of
+from ltnet_pl.geometry.surface import Slopes, anchor, aspect_of, normals_of, tangents, unproject, window_of, working
 from ltnet_pl.geometry.upsampling import Lattice, picked
 
 MARCHED_SIDE = 256
@@ -24,11 +24,12 @@ class Geometry:
         points: ``(B, 3, H, W)`` in the camera frame, float32; 0 where there is background.
         normals: Unit normals ``(B, 3, H, W)`` that face the viewer, float32; 0 where there is background.
         anchor: ``(B, 3)``, the point that the rig stands around.
-        frame_depth: ``(B, 1, h, w)``, the whole frame's depth.
+        frame_depth: ``(B / guesses, 1, h, w)``, the whole frame's depth.
         aspect: ``(B,)``, width over height of the frame.
         camera: ``(B, 2)``: field of view and pitch in degrees.
         texel: ``(B,)``, side of a pixel per unit of depth.
         dtype: What the cues are returned as.
+        guesses: How many of the samples in a row share one frame.
         relief: The frame's depth prepared for marching; None: prepared when it is needed.
     """
 
@@ -40,6 +41,7 @@ class Geometry:
     camera: Tensor
     texel: Tensor
     dtype: torch.dtype
+    guesses: int = 1
     relief: Relief | None = None
 
     @classmethod
@@ -49,13 +51,29 @@ class Geometry:
         Raises:
             ValueError: If a shape is not as stated.
         """
-        d, frame, seen = working(depth), working(frame_depth), working(camera)
-        window = window_of(crop, d)
-        at = anchor(frame, seen)
-        aspect = aspect_of(d, window)
+        return cls.guessed(depth, frame_depth, crop, camera, 1)
+
+    @classmethod
+    def guessed(cls, depth: Tensor, frame_depth: Tensor, crop: Tensor | None, cameras: Tensor, guesses: int) -> Geometry:
+        """Geometry under several guesses of each sample's camera, ``(B * guesses, 2)``, those of one sample in a row.
+
+        What no camera changes is computed once.
+
+        Raises:
+            ValueError: If a shape is not as stated.
+        """
+
+        def again(x: Tensor) -> Tensor:
+            return x if guesses == 1 else x.repeat_interleave(guesses, dim=0)
+
+        d, frame, seen = working(depth), working(frame_depth), working(cameras)
+        whole, window = again(d), again(window_of(crop, d))
+        at = again(anchor(frame, seen[::guesses]))
+        aspect = aspect_of(whole, window)
         texel = 2 * tangents(seen, aspect)[1] * window[:, 2] / d.shape[-2]
-        points, normals = unproject(d, seen, window), normals_from_depth(d, seen, window)
-        return cls(points, normals, at, frame, aspect, seen, texel, depth.dtype)
+        slopes = Slopes.of(d) if guesses == 1 else Slopes.of(d).repeated(guesses)
+        points, normals = unproject(whole, seen, window), normals_of(slopes, seen, window)
+        return cls(points, normals, at, frame, aspect, seen, texel, depth.dtype, guesses)
 
     def repeated(self, times: int) -> Geometry:
         """Each sample's geometry so many times in a row, for as many lights; what marching needs is prepared once."""
@@ -64,9 +82,11 @@ class Geometry:
             return x.repeat_interleave(times, dim=0)
 
         relief = Relief(self._relief[0], *(again(table) for table in self._relief[1:]))
-        points, normals, at, frame = again(self.points), again(self.normals), again(self.anchor), again(self.frame_depth)
-        camera, aspect, texel = again(self.camera), again(self.aspect), again(self.texel)
-        return Geometry(points, normals, at, frame, aspect, camera, texel, self.dtype, relief)
+        points, normals, at, camera, aspect, texel = (
+            again(x) for x in (self.points, self.normals, self.anchor, self.camera, self.aspect, self.texel)
+        )
+        guesses = times * self.guesses
+        return Geometry(points, normals, at, self.frame_depth, aspect, camera, texel, self.dtype, guesses, relief)
 
     def thinned(self, stride: int) -> Geometry:
         """Only every so many points along each side; all that may stand between them and a light stays."""
@@ -76,7 +96,10 @@ class Geometry:
     @cached_property
     def _relief(self) -> Relief:
         """The frame's depth prepared for marching; only visibility needs it."""
-        return self.relief or relief_of(self.frame_depth, self.anchor, self.camera, self.aspect)
+        if self.relief is not None:
+            return self.relief
+        spans = Spans.of(self.frame_depth)
+        return relief_of(spans.repeated(self.guesses) if self.guesses > 1 else spans, self.anchor, self.camera, self.aspect)
 
     @cached_property
     def _lattice(self) -> Lattice | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ltnet_pl.geometry.surface import anchor, aspect_of, rays, reciprocal, slope, tangents, window_of, working
+from ltnet_pl.geometry.surface import Slopes, anchor, aspect_of, rays, tangents, window_of, working
 
 STEPS = 32
 """Steps of the march towards a light when nobody says otherwise."""
@@ -60,7 +60,7 @@ def visibility(
     """
     p, frame, seen = working(points), working(frame_depth), working(camera)
     aspect = aspect_of(p, window_of(crop, p))
-    relief = relief_of(frame, anchor(frame, seen), seen, aspect)
+    relief = relief_of(Spans.of(frame), anchor(frame, seen), seen, aspect)
     return march(p, working(normals), relief, working(light_position), seen, aspect, steps).to(points.dtype)
 
 
@@ -76,6 +76,28 @@ def _width(w: Tensor, linked: Tensor) -> Tensor:
     own_start = (functional.pad(w[..., :-1], (1, 0), value=torch.inf) < w).gather(-1, first)
     own_end = (functional.pad(w[..., 1:], (0, 1), value=torch.inf) < w).gather(-1, last)
     return torch.where(own_start & own_end, (last - first + 1).to(w.dtype), torch.inf)
+
+
+class Spans(NamedTuple):
+    """What of a frame's depth, ``(B, 1, h, w)``, no camera changes: its slopes, and how many pixels each thing spans."""
+
+    depth: Tensor
+    slopes: Slopes
+    wide: Tensor
+    tall: Tensor
+
+    @classmethod
+    def of(cls, depth: Tensor) -> Spans:
+        """Of a depth."""
+        slopes = Slopes.of(depth)
+        wide = _width(slopes.w, slopes.goes_right)
+        tall = _width(slopes.w.mT.contiguous(), slopes.goes_down.mT.contiguous()).mT
+        return cls(depth, slopes, wide, tall)
+
+    def repeated(self, times: int) -> Spans:
+        """Each sample's so many times in a row."""
+        depth, wide, tall = (x.repeat_interleave(times, dim=0) for x in (self.depth, self.wide, self.tall))
+        return Spans(depth, self.slopes.repeated(times), wide, tall)
 
 
 class Relief(NamedTuple):
@@ -96,14 +118,12 @@ class Relief(NamedTuple):
 
 
 @torch.no_grad()
-def relief_of(depth: Tensor, at: Tensor, camera: Tensor, aspect: Tensor) -> Relief:
-    """Prepare a frame's depth ``(B, 1, h, w)``."""
+def relief_of(spans: Spans, at: Tensor, camera: Tensor, aspect: Tensor) -> Relief:
+    """Prepare a frame's depth."""
+    depth, slopes, wide, tall = spans
     height, width = depth.shape[-2:]
-    w, valid = reciprocal(depth), depth > 0
-    right, linked_right = slope(w)
-    down, linked_down = slope(w.mT.contiguous())
+    valid = depth > 0
     across, up = (t[:, None, None, None] for t in tangents(camera, aspect))
-    wide, tall = _width(w, linked_right), _width(w.mT, linked_down).mT
     visible = torch.minimum(wide * (2 * across / width), tall * (2 * up / height)) * torch.where(valid, depth, 1.0)
     reach = at.norm(dim=1)[:, None, None, None]
     known = (_DEPTH_OF_WIDTH * visible).clamp(_THINNEST * reach, _THICKEST * reach)
@@ -119,8 +139,8 @@ def relief_of(depth: Tensor, at: Tensor, camera: Tensor, aspect: Tensor) -> Reli
     fade = 1 / (_FADE * thickness)
     return Relief(
         (height, width),
-        tables(w, w),
-        tables(down.mT, right),
+        tables(slopes.w, slopes.w),
+        tables(slopes.down, slopes.right),
         tables(fade, fade),
         torch.where(valid, depth, torch.inf).amin(dim=(2, 3)),
         depth.amax(dim=(2, 3)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,20 +49,24 @@ def normals_from_depth(depth: Tensor, camera: Tensor, crop: Tensor | None = None
     Raises:
         ValueError: If a shape is not as stated.
     """
-    d, seen = working(depth), working(camera)
-    window = window_of(crop, d)
-    w = reciprocal(d)
-    x, y = rays(d, seen, window)
-    across, up = tangents(seen, aspect_of(d, window))
+    d = working(depth)
+    return normals_of(Slopes.of(d), working(camera), window_of(crop, d)).to(depth.dtype)
+
+
+def normals_of(slopes: Slopes, camera: Tensor, window: Tensor) -> Tensor:
+    """Unit normals ``(B, 3, H, W)`` of a depth's slopes, its camera and its window; see `normals_from_depth`."""
+    w = slopes.w
+    x, y = rays(w, camera, window)
+    across, up = tangents(camera, aspect_of(w, window))
     # slopes per unit of x and y: the window spans 2 tan(fov / 2) crop_height of y over H pixels
-    a = slope(w)[0] * (d.shape[-1] / (2 * across * window[:, 3]))[:, None, None, None]
-    b = slope(w.mT.contiguous())[0].mT * (-d.shape[-2] / (2 * up * window[:, 2]))[:, None, None, None]
+    a = slopes.right * (w.shape[-1] / (2 * across * window[:, 3]))[:, None, None, None]
+    b = slopes.down * (-w.shape[-2] / (2 * up * window[:, 2]))[:, None, None, None]
     # the plane 1 / depth = a x + b y + c is a X + b Y - c Z = 1
     normals = torch.cat([-a, -b, w - a * x - b * y], dim=1)
     # not functional.normalize: its norm over a short strided axis is some fifty times as slow
-    largest = normals.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(d.dtype).tiny)
+    largest = normals.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
     normals = normals / largest
-    return (normals * normals.square().sum(dim=1, keepdim=True).clamp(min=0.5).rsqrt() * (d > 0)).to(depth.dtype)
+    return normals * normals.square().sum(dim=1, keepdim=True).clamp(min=0.5).rsqrt() * (w > 0)
 
 
 def anchor(frame_depth: Tensor, camera: Tensor) -> Tensor:
@@ -113,11 +118,11 @@ def resampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(depth.shape[-2:]) == tuple(size):
         return depth
-    d = working(depth)
-    w = reciprocal(d)
+    slopes = Slopes.of(working(depth))
+    w = slopes.w
     places = []
-    for new, old in zip(size, d.shape[-2:], strict=True):
-        at = (torch.arange(new, device=d.device, dtype=d.dtype) + 0.5) * (old / new) - 0.5
+    for new, old in zip(size, w.shape[-2:], strict=True):
+        at = (torch.arange(new, device=w.device, dtype=w.dtype) + 0.5) * (old / new) - 0.5
         index = at.round().clamp(0, old - 1)
         # where it is enlarged, the outermost new pixels stand outside the outermost old centres
         places.append((index.long(), at - index))
@@ -127,7 +132,7 @@ def resampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
         return x[..., rows[:, None], columns]
 
     here = picked(w)
-    moved = here + picked(slope(w)[0]) * right + picked(slope(w.mT.contiguous())[0].mT) * down[:, None]
+    moved = here + picked(slopes.right) * right + picked(slopes.down) * down[:, None]
     moved = moved.maximum(here * (1 - _MOVED)).minimum(here * (1 + _MOVED))
     return reciprocal(moved).to(depth.dtype)
 
@@ -208,7 +213,28 @@ def _depth_near_centre(depth: Tensor) -> Tensor:
     return torch.where(count > 0, middle / 2, 1.0)[:, 0]
 
 
-def slope(w: Tensor) -> tuple[Tensor, Tensor]:
+class Slopes(NamedTuple):
+    """How a depth map changes from pixel to pixel, which no camera changes; each ``(B, 1, H, W)``."""
+
+    w: Tensor  # reciprocal depth, 0 = background
+    right: Tensor  # its change to the next column
+    goes_right: Tensor  # whether the surface goes on in it
+    down: Tensor  # the same for the next row
+    goes_down: Tensor
+
+    @classmethod
+    def of(cls, depth: Tensor) -> Slopes:
+        """Of a depth ``(B, 1, H, W)``."""
+        w = reciprocal(depth)
+        down, goes_down = _slope(w.mT.contiguous())
+        return cls(w, *_slope(w), down.mT, goes_down.mT)
+
+    def repeated(self, times: int) -> Slopes:
+        """Each sample's so many times in a row."""
+        return Slopes(*(x.repeat_interleave(times, dim=0) for x in self))
+
+
+def _slope(w: Tensor) -> tuple[Tensor, Tensor]:
     """Change of reciprocal depth per pixel along the last axis, and whether each pixel's surface goes on in the next one.
 
     The slope is a mean of the two one-sided differences. Each weighs less the more the surface bends beyond it and the steeper

@@ -132,10 +132,9 @@ class CameraEstimate(nn.Module):
         image, depth = reduce(batch["input"], batch["depth"], self.side)
         frame = resampled(batch["frame_depth"], reduced_size(batch["frame_depth"], self.side))
         each = len(self.coarse)
-        depth, frame, crop, lights, rig = (
-            x.float().repeat_interleave(each, dim=0) for x in (depth, frame, batch["crop"], lights, rig)
-        )
-        geometry = Geometry.of(depth, frame, crop, self.coarse.repeat(len(image), 1))
+        guesses = self.coarse.repeat(len(image), 1)
+        geometry = Geometry.guessed(depth.float(), frame.float(), batch["crop"], guesses, each)
+        lights, rig = (x.float().repeat_interleave(each, dim=0) for x in (lights, rig))
         scores = correlate(image, geometry, lights, rig, self.steps).view(-1, 1, *self.coarse_shape)
         size = (len(self.fovs), len(self.pitches))
         return self.match * functional.interpolate(scores, size=size, mode="bilinear", align_corners=True).flatten(1)
