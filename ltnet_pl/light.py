@@ -6,8 +6,8 @@ Conventions (used by every other module):
   behind the camera.
 * **Temperature** is in kelvin; networks see it in mired (``1e6 / kelvin``), which is nearly uniform to the eye.
 * The **gravity frame** has x to the image's right, y up, z horizontally towards the viewer. The **camera frame** has x right, y
-  up in the image, z towards the viewer (so a visible point has negative z and a visible normal positive z). Pitching the camera
-  down by ``p`` turns one into the other about their common x axis.
+  up in the image, z towards the viewer (so a visible point has negative z, and its normal faces the viewer: their product is
+  negative). Pitching the camera down by ``p`` turns one into the other about their common x axis.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class Light:
     def __post_init__(self) -> None:
         if not math.isfinite(self.azimuth):
             raise InputError(f"azimuth must be a finite number of degrees, got {self.azimuth}")
-        object.__setattr__(self, "azimuth", float(self.azimuth) % 360.0)
+        # twice: of a tiny negative angle the first gives 360
+        object.__setattr__(self, "azimuth", float(self.azimuth) % 360.0 % 360.0)
         if not 1000.0 <= self.temperature <= 15000.0:
             raise InputError(f"temperature must lie within 1000-15000 kelvin, got {self.temperature}")
         if self.elevation is not None and not -90.0 < self.elevation <= 90.0:
@@ -246,7 +247,7 @@ def encode(lights: Tensor) -> Tensor:
 
 def decode(code: Tensor) -> Tensor:
     """Light code ``(B, 3)`` back to ``(B, 2)`` azimuth in [0, 360) and kelvin; sine and cosine need not be of unit length."""
-    azimuth = torch.rad2deg(torch.atan2(code[:, 0], code[:, 1])) % 360.0
+    azimuth = torch.rad2deg(torch.atan2(code[:, 0], code[:, 1])) % 360.0 % 360.0  # twice: a tiny negative angle gives 360 first
     kelvin = 1e6 / (code[:, 2] * MIRED_HALF_RANGE + MIRED_CENTRE).clamp(min=20.0)
     return torch.stack([azimuth, kelvin], dim=1)
 
@@ -284,7 +285,8 @@ def planckian(kelvin: Tensor) -> Tensor:
     denominator = 2 * u - 8 * v + 4
     x, y = 3 * u / denominator, 2 * v / denominator
     xyz = torch.stack([x / y, torch.ones_like(y), (1 - x - y) / y], dim=-1)
-    return (xyz @ torch.tensor(_XYZ_TO_SRGB, dtype=t.dtype, device=t.device).mT).clamp(min=0)
+    with torch.autocast(t.device.type, enabled=False):  # a colour needs more digits than bfloat16 has
+        return (xyz @ torch.tensor(_XYZ_TO_SRGB, dtype=t.dtype, device=t.device).mT).clamp(min=0)
 
 
 def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:

@@ -110,6 +110,11 @@ class RelightTask(pl.LightningModule):
                     f"--model.loss.relit_light needs a network with a light stream; {type(self.net).__name__} has none: "
                     "set the weight to 0"
                 )
+            if getattr(self.net, "told", False):
+                raise InputError(
+                    f"--model.loss.relit_light needs a light stream that is trained; {type(self.net).__name__} takes every light "
+                    "from its label: set the weight to 0, or --model.net.init_args.label_dropout above 0"
+                )
             out["relit_code"] = self.net.read_light(out["relit"], batch["depth"], batch["crop"], batch)[0]
         parts = self.loss(out, batch)
         train = stage == "train"

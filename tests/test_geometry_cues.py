@@ -16,6 +16,7 @@ from torch.nn.functional import max_pool2d
 from ltnet_pl.geometry import (
     Geometry,
     anchor,
+    arriving,
     cues,
     irradiance,
     light_position,
@@ -211,6 +212,21 @@ def test_the_temperature_does_not_matter():
     depth, camera, rig, _ = sphere_scene(0, (24, 30))
     warm, cool = (cues(depth, depth, None, light_tensor([Light(60, t)]), camera, rig) for t in (2500, 6500))
     assert torch.equal(warm, cool)
+
+
+def test_ambient_light_comes_from_everywhere():
+    """All of it ambient: every visible point gets 1, in shadow too, and background 0; half of it: half of each."""
+    depth, camera, rig, _ = sphere_scene(0, (32, 40))
+    valid = (depth > 0).float()
+
+    def light(ambient):
+        lights = torch.tensor([[*EIGHT[2, :2].tolist(), torch.nan, ambient]])
+        return arriving(cues(depth, depth, None, lights, camera, rig), lights)
+
+    direct = cues(depth, depth, None, EIGHT[2:3], camera, rig)
+    assert ((direct[:, 1] < 0.5) & (direct[:, 0] > 0)).any(), "the scene has a cast shadow"
+    torch.testing.assert_close(light(1.0), valid)
+    torch.testing.assert_close(light(0.5), 0.5 * arriving(direct, EIGHT[2:3]) + 0.5 * valid)
 
 
 def test_samples_do_not_mix():

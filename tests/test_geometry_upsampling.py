@@ -62,3 +62,19 @@ def test_little_differs_from_marching_from_every_point(index, monkeypatch):
     off, plain_off = (((x - every).abs() * lit).mean() for x in (some, plain))
     assert 0 < off < 0.003
     assert off < 0.8 * plain_off
+
+
+def test_background_sees_the_light_whatever_is_beside_it(monkeypatch):
+    """Sky beside ground in shadow: its visibility is 1 also where it is spread, and what is unknown stays unknown."""
+    depth = scenes.stored_depth(scenes.trace(scenes.scene(5, 1), (96, 128)))
+    depth[:11] = 0
+    depth = torch.from_numpy(depth)[None, None]
+    rig = torch.tensor([[0.9, 0.3]])
+    monkeypatch.setattr(lighting, "MARCHED_SIDE", 32)
+    monkeypatch.setattr(lighting, "march", lambda points, *_: torch.zeros_like(points[:, :1]))
+    geometry = Geometry.of(depth, depth, None, CAMERA)
+    seen = geometry.visibility(LIGHTS, rig)
+    assert (seen[depth == 0] == 1).all()
+    assert (seen[depth > 0] == 0).all()
+    monkeypatch.setattr(lighting, "march", lambda points, *_: torch.full_like(points[:, :1], torch.nan))
+    assert geometry.visibility(LIGHTS, rig).isnan().all()

@@ -29,6 +29,7 @@ from ltnet_pl.light import (
     linear_to_srgb,
     mired,
     mirror_azimuth,
+    planckian,
     srgb_to_linear,
 )
 
@@ -356,3 +357,18 @@ def test_a_bad_light_rig_or_camera_is_the_users_to_correct(make):
     """An `InputError`, which the command line prints in one line."""
     with pytest.raises(InputError):
         make()
+
+
+@pytest.mark.parametrize("azimuth", [-1e-14, 360.0, -360.0, 720.0 - 1e-13])
+def test_an_azimuth_is_less_than_360(azimuth):
+    """The remainder of a tiny negative angle rounds up to 360 itself."""
+    assert 0 <= Light(azimuth, 5000.0).azimuth < 360
+    code = torch.tensor([[np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth)), 0.0], [-1e-9, 1.0, 0.0]], dtype=torch.float32)
+    assert (decode(code)[:, 0] < 360).all()
+
+
+def test_a_colour_is_not_rounded_by_autocast():
+    kelvin = torch.tensor([2500.0, 4321.0, 6500.0])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = planckian(kelvin)
+    assert torch.equal(inside, planckian(kelvin))

@@ -119,3 +119,19 @@ def test_no_guide_needs_a_given_light(batch):
     assert out["relit"].isfinite().all()
     with pytest.raises(InputError, match="the wanted light is unknown"):
         net({**bare, "target_light": torch.full((3, 2), torch.nan)})
+
+
+def test_who_reads_nothing_has_no_light_stream_to_train(batch):
+    """Every parameter that asks for a gradient gets one, or training on several devices stops; the weights keep their names."""
+    net = awake(LTNet(**SMALL, light="label", label_dropout=0.0)).train()
+    net(batch)["relit"].square().mean().backward()
+    assert not [name for name, p in net.named_parameters() if p.requires_grad and p.grad is None]
+    assert net.state_dict().keys() == LTNet(**SMALL).state_dict().keys()
+    assert all(p.requires_grad for p in LTNet(**SMALL, light="label", label_dropout=0.1).parameters())
+
+
+def test_the_relit_image_gets_a_gradient_from_its_temperature(batch):
+    """The loss ``relit_light`` must be able to change colours, not only where light falls."""
+    net, image = awake(LTNet(**SMALL)), batch["input"].clone().requires_grad_()
+    net.read_light(image, batch["depth"], batch["crop"], batch)[0][:, 2].sum().backward()
+    assert image.grad.abs().sum() > 0

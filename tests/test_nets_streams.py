@@ -40,7 +40,27 @@ def test_own_camera_of_a_crop():
     half = np.degrees(np.arctan(np.tan(np.radians(30)) / 2))
     torch.testing.assert_close(lower, torch.tensor([[2 * half, 30.0 + half]], dtype=torch.float32))
     _, right = own_camera(camera, torch.tensor([[0.0, 0.5, 1.0, 0.5]]), 0.75)
-    torch.testing.assert_close(right, torch.atan(torch.tan(torch.tensor([np.pi / 6])) * 1.5 / 2).float())
+    torch.testing.assert_close(right, 0.25 * torch.atan(torch.tan(torch.tensor([np.pi / 6])) * 1.5 / 2).float())
+
+
+def test_a_crop_reads_the_bearing_of_its_frame():
+    """Left and right parts of traced scenes, matched as frames of their own: the light stands where it stood, on both sides."""
+    stream, errors = LightStream(), {"left": [], "right": []}
+    for index in range(8):
+        for name in ("6500_E", "6500_SW", "6500_W", "6500_SE"):
+            picture, depth, camera, rig = analytic(index, name)
+            width = picture.shape[-1] * 2 // 3
+            for side, left in (("left", 0), ("right", picture.shape[-1] - width)):
+                part = slice(left, left + width)
+                crop = torch.tensor([[0.0, left / picture.shape[-1], 1.0, width / picture.shape[-1]]])
+                own, yaw = own_camera(camera, crop, width / picture.shape[-2])
+                scores = stream.correlations(picture[..., part], depth[..., part], own, rig)[0]
+                best = int(scores.argmax())
+                before, peak, after = (float(scores[(best + k) % 16]) for k in (-1, 0, 1))
+                read = (best + 0.5 * (before - after) / (before - 2 * peak + after)) * 22.5 + torch.rad2deg(yaw).item()
+                errors[side].append((read - Light.from_name(name).azimuth + 180) % 360 - 180)
+    bias = (np.median(errors["right"]) - np.median(errors["left"])) / 2
+    assert abs(bias) < 3, bias
 
 
 def test_the_colour_reading_sees_colours_alone():

@@ -106,6 +106,9 @@ def test_extra_passes_only_where_wanted(batch):
 def test_relit_light_needs_a_light_stream(batch):
     with pytest.raises(InputError, match=r"--model.loss.relit_light needs a network with a light stream; UNet has none"):
         RelightTask(UNet(widths=(8, 12)), LossWeights(relit_light=1.0))._step(batch, "val")
+    told = tiny(label_dropout=0.0)
+    with pytest.raises(InputError, match=r"relit_light needs a light stream that is trained; LTNet takes every light from its"):
+        RelightTask(told, LossWeights(relit_light=1.0))._step(batch, "val")
 
 
 @pytest.mark.parametrize("net", [tiny, lambda: tiny(field="residual", cues="none")])

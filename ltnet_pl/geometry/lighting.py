@@ -129,7 +129,11 @@ class Geometry:
         lattice = self._lattice
         points, normals = (picked(x, lattice.stride) if lattice else x for x in (self.points, self.normals))
         seen = march(points, normals, self._relief, position, self.camera, self.aspect, steps)
-        return (lattice.spread(seen) if lattice else seen).to(self.dtype)
+        if lattice is not None:
+            # background sees all, whatever surface is beside it; NaN stays
+            spread = lattice.spread(seen)
+            seen = torch.where((self.points[:, 2:] < 0) | spread.isnan(), spread, 1.0)
+        return seen.to(self.dtype)
 
     def cues(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
         """Shading and visibility, ``(B, 2, H, W)``."""
@@ -163,6 +167,24 @@ def cues(
         ValueError: If a shape is not as stated.
     """
     return Geometry.of(depth, frame_depth, crop, camera).cues(lights, rig, steps)
+
+
+def arriving(cues: Tensor, lights: Tensor) -> Tensor:
+    """Light that arrives at each point: shading times visibility; the ambient part comes from everywhere and casts no shadow.
+
+    Args:
+        cues: ``(B, 1 or 2, H, W)``: shading, and visibility where there is one.
+        lights: The light tensor that they are of, ``(B, 2)`` or ``(B, 4)``.
+
+    Returns:
+        ``(B, 1, H, W)``: ``(1 - ambient) * irradiance * visibility + ambient``, 0 for background.
+    """
+    if lights.shape[1] == 2 or cues.shape[1] == 1:
+        return cues.prod(dim=1, keepdim=True)
+    shading, seen = cues[:, :1], cues[:, 1:]
+    # shading is at least the ambient share, but for background, where it is 0
+    ambient = torch.minimum(shading, lights[:, 3].to(cues.dtype)[:, None, None, None])
+    return (shading - ambient) * seen + ambient
 
 
 def light_position(lights: Tensor, anchor: Tensor, camera: Tensor, rig: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltnet_pl.geometry import Geometry, normals_from_depth, resampled, size_within
+from ltnet_pl.geometry import Geometry, arriving, normals_from_depth, resampled, size_within
 
 CameraSource = Literal["assumed", "estimated", "true"]
 
@@ -62,7 +62,7 @@ def correlate(image: Tensor, geometry: Geometry, lights: Tensor, rig: Tensor, st
     """
     image, geometry = image.detach()[..., ::THINNED, ::THINNED], geometry.thinned(THINNED)
     shape = (len(image), -1, *image.shape[-2:])
-    lit = displayed(geometry.cues(lights, rig, steps).prod(dim=1) + _FLOOR).view(shape)
+    lit = displayed(arriving(geometry.cues(lights, rig, steps), lights) + _FLOOR).view(shape)
     valid = (geometry.points[:, 2] < 0).to(lit.dtype).view(shape)
     count = valid.sum(dim=(2, 3)).clamp(min=1)
 
@@ -141,4 +141,5 @@ class CameraEstimate(nn.Module):
 
     def camera(self, scores: Tensor) -> Tensor:
         """Camera ``(B, 2)`` in degrees: the guesses' mean, weighted by the softmax of what speaks for them."""
-        return torch.softmax(scores, dim=1) @ self.grid
+        with torch.autocast(scores.device.type, enabled=False):  # bfloat16 would round a degree
+            return torch.softmax(scores, dim=1) @ self.grid

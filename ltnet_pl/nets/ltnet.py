@@ -46,8 +46,8 @@ class LTNet(nn.Module):
         light: Where the lights come from outside training: ``guide`` (read by the light stream) or ``label`` (the batch's lights
             wherever they are known, read where not).
         label_dropout: Share of the training samples whose light is read although its label is known, for input and guide apart;
-            without depth the label is taken. With 0, light ``label`` and no latent, no known light is ever read: set the light
-            loss to 0 too.
+            without depth the label is taken. With 0, light ``label`` and no latent, no known light is ever read: the light stream
+            is not trained, and the losses ``light`` and ``relit_light`` must be 0.
         latent: Length of the latent light code; 0 for none.
         streams: 1: one light stream reads input and guide; 2: one for each.
         match: Whether the light stream correlates the image with computed light and shadow.
@@ -103,6 +103,11 @@ class LTNet(nn.Module):
         self.tint = Tint() if tint else None
         self.light_stream = LightStream(latent, light_width, match and use_depth)
         self.guide_stream = LightStream(latent, light_width, match and use_depth) if streams == 2 else None
+        if self.told:
+            # nothing would ever train it, and a parameter without a gradient stops training on several devices
+            for stream in (self.light_stream, self.guide_stream):
+                if stream is not None:
+                    stream.requires_grad_(False)
         self.depth_stream = DepthStream(cues, steps)
         self.estimate = CameraEstimate()
         self.mix = nn.Sequential(nn.Linear(2 * (3 + latent), 64), nn.SiLU())
@@ -114,6 +119,11 @@ class LTNet(nn.Module):
             self.field = BilateralField(widths[0], channels, cues != "none")
         else:
             self.field = Field(field, widths[0], channels, fold)
+
+    @property
+    def told(self) -> bool:
+        """Whether known lights are all that is ever used, in training too."""
+        return self.light == "label" and self.label_dropout == 0 and not self.latent
 
     def read_light(self, image: Tensor, depth: Tensor, crop: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The light stream's raw code ``(B, 3)`` and latent of an image of the batch's scenes, with its depth."""
@@ -201,8 +211,7 @@ class LTNet(nn.Module):
 
     def _is_told(self, label: Tensor) -> bool:
         """Whether a light need not be read: labels are all that is ever used, in training too, and these are known."""
-        labels_alone = self.light == "label" and self.label_dropout == 0 and not self.latent
-        return labels_alone and not bool(label.isnan().any())
+        return self.told and not bool(label.isnan().any())
 
     def _choose(self, label: Tensor, reading: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """The code to work with, label or reading, and a mask ``(B, 1)`` of the samples whose light is wholly the label's."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry
+from ltnet_pl.geometry import Geometry, arriving
 from ltnet_pl.light import to_linear
 from ltnet_pl.nets.blocks import Block
 from ltnet_pl.nets.camera import DISPLAY, correlate, displayed, reduce, reduced_size
@@ -45,7 +45,7 @@ class DepthStream(nn.Module):
         features, lit = [plain_geometry(geometry)], []
         for light in lights if self.cues != "none" else ():
             cue = geometry.shading(light, rig) if self.cues == "shading" else geometry.cues(light, rig, self.steps)
-            lit.append(cue.prod(dim=1, keepdim=True))
+            lit.append(arriving(cue, light))
             # the image is display-encoded, so the computed light is too (a power is near enough to the sRGB curve)
             features.append(displayed(cue[:, :1]))
             if self.cues == "visibility":
@@ -134,15 +134,17 @@ class LightStream(nn.Module):
 
 
 def own_camera(camera: Tensor, crop: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
-    """The camera ``(B, 2)`` that would see a crop as its whole frame, and how far it is turned to the right, in radians ``(B,)``.
+    """The camera ``(B, 2)`` that would see a crop as its whole frame, and how far that turns what is read, in radians ``(B,)``.
 
-    A crop off the centre is really a sheared view; this is the rotated one nearest to it.
+    A crop off the centre is really a sheared view, and the light stands around the frame's centre, not the crop's: both turn
+    what matches, against each other. On traced scenes a fifth to a third of the angle to the crop's centre is left: a quarter
+    is taken.
     """
     up = torch.tan(torch.deg2rad(camera[:, 0]) / 2)
     across = up * aspect * crop[:, 2] / crop[:, 3]  # the frame's own aspect, since aspect is the crop's
     down = torch.rad2deg(torch.atan(up * (2 * crop[:, 0] + crop[:, 2] - 1)))
     fov = 2 * torch.rad2deg(torch.atan(up * crop[:, 2]))
-    return torch.stack([fov, camera[:, 1] + down], dim=1), torch.atan(across * (2 * crop[:, 1] + crop[:, 3] - 1))
+    return torch.stack([fov, camera[:, 1] + down], dim=1), 0.25 * torch.atan(across * (2 * crop[:, 1] + crop[:, 3] - 1))
 
 
 class ColourReading(nn.Module):
@@ -154,7 +156,7 @@ class ColourReading(nn.Module):
 
     Args:
         hidden: Channels of each layer.
-        bins: Number of mireds, spread evenly over a little more than the range of the scaled mired.
+        bins: Number of mireds, spread evenly at the start over a little more than the range of the scaled mired.
     """
 
     side = 16  # pixels along the longer side
@@ -163,8 +165,8 @@ class ColourReading(nn.Module):
 
     def __init__(self, hidden: int = 64, bins: int = 21) -> None:
         super().__init__()
-        self.mireds: Tensor
-        self.register_buffer("mireds", torch.linspace(-1.15, 1.15, bins), persistent=False)
+        # learned too: a distribution that is sure of one of them has no other way to come nearer to the truth
+        self.mireds = nn.Parameter(torch.linspace(-1.15, 1.15, bins))
         self.pixel = nn.Sequential(
             nn.Linear(3 * (1 + 2 * self.frequencies), hidden),
             nn.SiLU(),
@@ -178,7 +180,7 @@ class ColourReading(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Image ``(B, 3, H, W)`` to a scaled mired ``(B, 1)``."""
-        small = functional.interpolate(image.detach().float(), size=reduced_size(image, self.side), mode="area")
+        small = functional.interpolate(image.float(), size=reduced_size(image, self.side), mode="area")
         linear = to_linear(small.clamp(0, 1)).flatten(2) + self.floor
         red, green, blue = linear.log().unbind(dim=1)
         brightness = linear.mean(dim=1)
