@@ -109,7 +109,7 @@ def flags(name: str, call: Callable[..., None], args: list[str]) -> dict[str, An
     parser.add_function_arguments(call, skip=skip, as_group=False)
     # a switch may stand alone: --table is --table true
     switches = {f"--{key}" for key, parameter in parameters.items() if isinstance(parameter.default, bool)}
-    following = [*args[1:], "--"]
+    following = [*args, "--"][1:]
     said = [f"{a}=true" if a in switches and b.startswith("-") else a for a, b in zip(args, following, strict=True)]
     given = parser.instantiate(parser.parse_args(said))
     return {key: getattr(given, key) for key in parameters}

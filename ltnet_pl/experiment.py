@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 # imported so that class paths may be given by their last name alone
 import ltnet_pl.callbacks
@@ -38,6 +43,14 @@ NOISE = (
 )
 """Warnings of Lightning that do not concern the user, each with its reason."""
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Precisions that the networks work in: what is computed from depth stays in 32 bits, whatever the weights have."""
+
+_SHORT_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+OTHER_VERSION = "train anew with this version, or install the version that wrote it"
+"""What to do with a checkpoint that was written by another version."""
+
 
 class RelightCLI(LightningCLI):
     """LightningCLI with one task, any data module, and `--metrics.*` as settings of their own."""
@@ -51,8 +64,18 @@ class RelightCLI(LightningCLI):
         # the base class lets the checkpoint's hyperparameters override config files and flags; what the user wrote must hold
         pass
 
+    def before_fit(self) -> None:
+        """Refuse another network's checkpoint, and a closed-form fit to one process's share of the training pairs."""
+        net, processes = self.model.net, self.trainer.world_size
+        if processes > 1 and hasattr(net, "observe"):
+            raise InputError(
+                f"--trainer.devices gives {processes} processes; {type(net).__name__} is fitted in closed form, and each of them "
+                "would see its own share of the training pairs alone: use --trainer.devices 1"
+            )
+        self._check_weights()
+
     def before_test(self) -> None:
-        """Refuse several devices before any process is started, and a network that was never trained."""
+        """Refuse several devices before any process is started, and weights that are missing or another network's."""
         check_devices(self.trainer)
         self._check_weights()
 
@@ -61,22 +84,38 @@ class RelightCLI(LightningCLI):
         self.before_test()
 
     def before_validate(self) -> None:
-        """Refuse a network that was never trained."""
+        """Refuse weights that are missing or another network's."""
         self._check_weights()
 
     def _check_weights(self) -> None:
-        if self.model.net.state_dict() and self.config[self.subcommand].get("ckpt_path") is None:
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path is not None:
+            content = read_checkpoint(Path(path))
+            check_weights(
+                Path(path),
+                content,
+                self.model.state_dict(),
+                f"--model.net {type(self.model.net).__name__} as configured",
+                f"use it with the config.yaml of its own run; where another version wrote it, {OTHER_VERSION}",
+            )
+        elif self.subcommand != "fit" and self.model.net.state_dict():
             raise InputError(
                 f"{self.subcommand} has no --ckpt_path, and {type(self.model.net).__name__} has weights to load; give best, last "
                 "or a file"
             )
 
     def before_instantiate_classes(self) -> None:
-        """Turn `--ckpt_path best` or `last` into the run folder's file, and check that a file is there.
+        """Check the precision, turn `--ckpt_path best` or `last` into the run folder's file, and check that a file is there.
 
         `fit` from `last` starts afresh where there is none yet, so that one command both starts a run and goes on with it.
         """
         config = self.config[self.subcommand]
+        precision = config.trainer.get("precision")
+        if precision is not None and _SHORT_PRECISIONS.get(str(precision), precision) not in PRECISIONS:
+            raise InputError(
+                f"--trainer.precision {precision} is not supported, since what is computed from depth stays in 32 bits; expected "
+                f"one of {', '.join(PRECISIONS)}: choose one of them"
+            )
         run = Path(config.trainer.default_root_dir or ".")
         if run.exists() and not run.is_dir():
             raise InputError(f"--trainer.default_root_dir {run} is a file; a run needs a folder: name another")
@@ -98,6 +137,57 @@ class RelightCLI(LightningCLI):
         if not zipfile.is_zipfile(file):
             raise InputError(f"--ckpt_path {file} is broken or no checkpoint; expected a file that fit wrote: choose another")
         config.ckpt_path = str(file)
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; its weights stay on disk until they are used.
+
+    Args:
+        file: The checkpoint.
+
+    Raises:
+        InputError: If the file is broken, no checkpoint, or holds classes that are unknown here.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        unknown = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        if unknown is not None:
+            raise InputError(
+                f"{file}: holds an object of {unknown[1]}, which is unknown here; expected a checkpoint of this version: "
+                f"{OTHER_VERSION}"
+            ) from error
+        raise InputError(f"{file}: is broken or no checkpoint; expected a file that fit wrote: choose another") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise InputError(f"{file}: holds no state_dict; expected a checkpoint that fit wrote: choose another")
+    return content
+
+
+def check_weights(file: Path, content: Mapping[str, Any], own: Mapping[str, Tensor], whose: str, remedy: str) -> None:
+    """Refuse weights that are not those of what they are to be loaded into.
+
+    Args:
+        file: The checkpoint, for the message.
+        content: What it holds.
+        own: The state of what it is to be loaded into.
+        whose: What that is.
+        remedy: What to do where they do not fit.
+
+    Raises:
+        InputError: If a tensor is missing, unexpected, or of another shape.
+    """
+    found = content["state_dict"]
+    wrong = {
+        "missing": own.keys() - found.keys(),
+        "unexpected": found.keys() - own.keys(),
+        "of another shape": {key for key in own.keys() & found.keys() if own[key].shape != found[key].shape},
+    }
+    parts = [
+        f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}{', ...' * (len(keys) > 3)})" for what, keys in wrong.items() if keys
+    ]
+    if parts:
+        net = content.get("ltnet_pl", {}).get("net", "an unknown network")
+        raise InputError(f"{file}: holds the weights of {net}, which do not fit {whose}: keys {', '.join(parts)}; {remedy}")
 
 
 def run(command: str, args: Sequence[str], kind: type[RelightCLI] = RelightCLI) -> RelightCLI:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks import EMA, EpochSeed, Panels, TestResults
+from ltnet_pl.callbacks import EMA, EpochSeed, Panels, PredictResults, TestResults
 from ltnet_pl.callbacks.files import write_bytes, write_png
 from ltnet_pl.callbacks.panels import image_of_depth, panel
 from ltnet_pl.callbacks.results import light_columns, relative, slug, submission, table_of
@@ -132,6 +132,25 @@ def test_test_results_writes_everything(batch, tmp_path, capsys):
     assert "LPIPS and MPS are absent: no weights" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["test", "predict"])
+def test_a_killed_run_leaves_no_summary_of_the_one_before(kind, batch, tmp_path):
+    """Killed after its first batch: new images beside old numbers would look like a whole row."""
+    trainer = SimpleNamespace(default_root_dir=str(tmp_path), ckpt_path=None, world_size=1)
+    callback, task = {"test": TestResults, "predict": PredictResults}[kind](), fake_task()
+    folder = tmp_path / ("test/Linear-guide-light" if kind == "test" else "predict")
+    other = tmp_path / "test" / "other"
+    for path in (folder, other):
+        path.mkdir(parents=True)
+        for name in ("summary.json", "per_image.csv", "submission.zip"):
+            (path / name).write_text("old")
+    getattr(callback, f"on_{kind}_start")(trainer, task)
+    getattr(callback, f"on_{kind}_batch_end")(trainer, task, {"relit": batch["target"]}, batch, 0)
+    left = {path.name for path in folder.iterdir() if path.suffix in (".json", ".csv", ".zip")}
+    assert left == (set() if kind == "test" else {"submission.zip"}), "predict writes no submission, and touches none"
+    assert list(folder.rglob("pair0.png"))
+    assert len(list(other.iterdir())) == 3, "other rows stay"
+
+
 def test_rows_of_other_lists_get_names_of_their_own():
     data = SimpleNamespace(test_split="identity", folders={"test": (None, None)})
     trainer = SimpleNamespace(default_root_dir="run", datamodule=data)
@@ -145,7 +164,7 @@ def test_rows_of_other_lists_get_names_of_their_own():
 
 @pytest.mark.parametrize("arguments", [{"every": 0}, {"images": -1}])
 def test_panels_refuse(arguments):
-    with pytest.raises(InputError, match="every 1 or more epochs"):
+    with pytest.raises(InputError, match="every 1 or more epochs: raise it"):
         Panels(**arguments)
 
 
@@ -205,7 +224,7 @@ def test_ema_leaves_a_network_without_weights_alone(tmp_path):
 
 
 def test_ema_refuses_a_decay_of_one():
-    with pytest.raises(InputError, match="EMA decay is 1"):
+    with pytest.raises(InputError, match=r"EMA decay is 1.0; expected a share within .*: correct it, or leave EMA out"):
         EMA(decay=1.0)
 
 

@@ -47,11 +47,11 @@ def refused(match, module=AnyToAnyDataModule, stage="fit", **kwargs):
     ],
 )
 def test_numbers_too_small(flag, value):
-    refused(rf"--data\.{flag} is {value}; expected .* or more", **{flag: value})
+    refused(rf"--data\.{flag} is {value}; expected .* or more: raise it", **{flag: value})
 
 
 def test_probability_outside_its_range():
-    refused(r"--data\.guide_depth_dropout is 1\.5; expected a probability", guide_depth_dropout=1.5)
+    refused(r"--data\.guide_depth_dropout is 1\.5; expected a probability within 0 to 1: correct it", guide_depth_dropout=1.5)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -164,13 +164,13 @@ def test_no_light_in_a_list(folder):
 
 @pytest.mark.parametrize("flag", ["size", "frame_size", "batch_size"])
 def test_numbers_too_small(folder, flag):
-    refused(rf"--data\.{flag} is 0; expected", folder, **EAST, **{flag: 0})
+    refused(rf"--data\.{flag} is 0; expected . or more: raise it", folder, **EAST, **{flag: 0})
 
 
 def test_folders_without_images(folder, tmp_path):
-    refused(r"nowhere is not a folder", tmp_path / "nowhere", **EAST)
+    refused(r"nowhere is not a folder; expected one .*: correct it", tmp_path / "nowhere", **EAST)
     (tmp_path / "empty").mkdir()
-    refused(r"empty holds no images; expected files that end in \.png", tmp_path / "empty", **EAST)
+    refused(r"empty holds no images; expected files that end in \.png, .*: name another folder", tmp_path / "empty", **EAST)
 
 
 def test_images_of_different_sizes_need_single_batches(folder):

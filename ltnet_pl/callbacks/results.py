@@ -46,8 +46,9 @@ class TestResults(pl.Callback):
             check_devices(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start afresh."""
+        """Start afresh: what tells of all images must not outlive them where this test is killed."""
         self._rows = []
+        remove(self.folder(trainer, pl_module), "summary.json", "per_image.csv", "submission.zip")
 
     def on_test_batch_end(
         self,
@@ -116,8 +117,9 @@ class PredictResults(pl.Callback):
             check_devices(trainer)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start afresh."""
+        """Start afresh, as `TestResults` does."""
         self._rows = []
+        remove(Path(trainer.default_root_dir) / "predict", "summary.json", "per_image.csv")
 
     def on_predict_batch_end(
         self,
@@ -154,6 +156,12 @@ def check_devices(trainer: pl.Trainer) -> None:
             f"--trainer.devices gives {trainer.world_size} processes; results come from one device, since a distributed sampler "
             "repeats images: use --trainer.devices 1"
         )
+
+
+def remove(folder: Path, *names: str) -> None:
+    """Delete files of a folder, as far as they are there."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_summary(folder: Path, row: str, trainer: pl.Trainer, task: Any, pairs: int, **scores: dict[str, Any]) -> None:

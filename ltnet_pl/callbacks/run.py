@@ -135,7 +135,7 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.995) -> None:
         if not 0.0 <= decay < 1.0:
-            raise InputError(f"EMA decay is {decay}; expected a share within [0, 1)")
+            raise InputError(f"EMA decay is {decay}; expected a share within [0, 1): correct it, or leave EMA out for none")
         # buffers are copied, not averaged: the average of counters or of solved transforms means nothing
         super().__init__(use_buffers=False, multi_avg_fn=partial(_average, decay))
 

@@ -52,9 +52,11 @@ class AnyToAnyDataModule(RelightDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if pairs_per_scene < 1:
-            raise InputError(f"--data.pairs_per_scene is {pairs_per_scene}; expected 1 or more")
+            raise InputError(f"--data.pairs_per_scene is {pairs_per_scene}; expected 1 or more: raise it")
         if not 0 <= guide_depth_dropout <= 1:
-            raise InputError(f"--data.guide_depth_dropout is {guide_depth_dropout}; expected a probability within 0 to 1")
+            raise InputError(
+                f"--data.guide_depth_dropout is {guide_depth_dropout}; expected a probability within 0 to 1: correct it"
+            )
         self.pairs, self.pairs_per_scene, self.same_scene_guide = pairs, pairs_per_scene, same_scene_guide
         self.guide_depth_dropout, self.pairs_seed = guide_depth_dropout, pairs_seed
         self._splits: dict[str, Settings] | None = None

@@ -91,7 +91,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         least |= {"seed": (seed, 0)}
         for flag, (value, low) in least.items():
             if value is not None and value < low:
-                raise InputError(f"--data.{flag} is {value}; expected {low} or more")
+                raise InputError(f"--data.{flag} is {value}; expected {low} or more: raise it")
         for split, count in (("val", val_scenes), ("test", test_scenes)):
             own, targets = (val_root, val_target_root) if split == "val" else (test_root, test_target_root)
             if own is not None and count:

@@ -149,7 +149,7 @@ class PredictDataModule(pl.LightningDataModule):
         self.save_hyperparameters(logger=False)
         for flag, value, low in (("size", size, 8), ("frame_size", frame_size, 8), ("batch_size", batch_size, 1)):
             if value is not None and value < low:
-                raise InputError(f"--data.{flag} is {value}; expected {low} or more")
+                raise InputError(f"--data.{flag} is {value}; expected {low} or more: raise it")
         asked = azimuth is not None or temperature is not None or elevation is not None or ambient != 0
         if asked and guide is not None:
             raise InputError(
@@ -196,10 +196,14 @@ class PredictDataModule(pl.LightningDataModule):
         """The images of the folder, sorted."""
         folder = Path(self.folder)
         if not folder.is_dir():
-            raise InputError(f"--data.folder {folder} is not a folder; expected one that holds images ({', '.join(SUFFIXES)})")
+            raise InputError(
+                f"--data.folder {folder} is not a folder; expected one that holds images ({', '.join(SUFFIXES)}): correct it"
+            )
         images = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         if not images:
-            raise InputError(f"--data.folder {folder} holds no images; expected files that end in {', '.join(SUFFIXES)}")
+            raise InputError(
+                f"--data.folder {folder} holds no images; expected files that end in {', '.join(SUFFIXES)}: name another folder"
+            )
         stems: dict[str, Path] = {}
         for path in images:
             if path.stem in stems:
