@@ -6,8 +6,11 @@ import traceback
 from pathlib import Path
 
 import pytest
+import scenes
 import yaml
 
+from ltnet_pl.bench import quality, scorer, scoring, training
+from ltnet_pl.bench.training import Trainer
 from ltnet_pl.cli import main
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -107,3 +110,39 @@ def foreign(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
     yield
     sys.modules.pop("bench_mine", None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Six scenes of 40x56: two to train on, two to validate, two to test."""
+    return scenes.write_any_to_any(tmp_path_factory.mktemp("bench") / "set", temperatures=(2500, 4500, 6500))
+
+
+@pytest.fixture
+def bench(tmp_path, data, monkeypatch):
+    """The benchmark on that set, training in this process; multiply-adds counted on a small image."""
+    monkeypatch.setattr(Trainer, "_child", train_here)
+    monkeypatch.setattr(scorer, "COUNTED_SIZE", 64)
+    monkeypatch.setattr(scoring, "TEST_PAIRS", 5)
+    monkeypatch.setattr(scoring, "IDENTITY_PAIRS", 2)
+    monkeypatch.delenv("LTNET_LPIPS_WEIGHTS", raising=False)
+    return Bench(tmp_path, data)
+
+
+@pytest.fixture
+def trainings(bench, monkeypatch):
+    """Names of the run folders that are trained, in their order."""
+    names = []
+
+    def child(trainer, run, flags, lock):
+        names.append(run.name)
+        return train_here(trainer, run, flags, lock)
+
+    monkeypatch.setattr(Trainer, "_child", child)
+    return names
+
+
+def set_code(monkeypatch, code):
+    """Have the package's code be another."""
+    for module in (quality, scorer, training):
+        monkeypatch.setattr(module, "code_hash", lambda: code)

@@ -14,6 +14,7 @@ from ltnet_pl.bench import bench, sheets, trained
 from ltnet_pl.bench.looks import choose, looks, spread
 from ltnet_pl.bench.sheets import Line, Tile, sheet, write_within
 from ltnet_pl.bench.turning import turning
+from ltnet_pl.cli import main
 from ltnet_pl.light import Light, angular_distance
 from ltnet_pl.vidit import Pair, View
 
@@ -149,6 +150,96 @@ def test_light_is_asked_of_networks_that_read_it(runs):
         (method,) = trained.load_methods([runs["ltnet-seed0"]], light)
         assert method.net.light == light
         assert not method.net.training
+
+
+def kept(run, path, edit):
+    """The checkpoint of a run, changed, as one of its own."""
+    content = torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
+    edit(content)
+    torch.save(content, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("loss", "dropout", "reads"),
+    [
+        ({"light": 0.0, "relit_light": 0.0}, 0.0, False),
+        ({"light": 0.0}, 0.0, False),  # of a version that did not have the other
+        ({"light": 0.5, "relit_light": 0.0}, 0.0, True),
+        ({"light": 0.0, "relit_light": 0.1}, 0.0, True),
+        ({"light": 0.0, "relit_light": 0.0}, 0.5, True),
+    ],
+)
+def test_a_light_stream_that_nothing_trained_reads_no_guides(loss, dropout, reads, runs, tmp_path):
+    def edit(content):
+        content["ltnet_pl"]["loss"] = loss
+        content["hyper_parameters"]["net"]["init_args"]["label_dropout"] = dropout
+
+    file = kept(runs["ltnet-seed0"], tmp_path / "told.ckpt", edit)
+    (method,) = trained.load_methods([file], "guide")
+    assert (method.name, method.net.light, method.reads) == (
+        ("told", "guide", True) if reads else ("told (label)", "label", False)
+    )
+    (method,) = trained.load_methods([file], "label")
+    assert (method.name, method.net.light) == ("told", "label")
+
+
+def test_checkpoints_of_other_versions_say_what_is_wrong(runs, tmp_path):
+    """The file, what of it is unknown or missing, and what to do."""
+    remedy = "train anew with this version, or install the version that wrote it"
+
+    def refused(match, edit):
+        with pytest.raises(InputError, match=rf"other\.ckpt: {match}"):
+            trained.load_methods([kept(runs["ltnet-seed0"], tmp_path / "other.ckpt", edit)])
+
+    def older(content):
+        state = content["state_dict"]
+        for i, key in enumerate(sorted(key for key in state if key.startswith("net.light_stream.head."))):
+            state[f"net.old{i}"] = state.pop(key)
+        state["net.backbone.stem.bias"] = torch.zeros(3)
+
+    refused(
+        r"holds the weights of LTNet, which do not fit that network as it is here: keys 4 missing \(light_stream.head.0.bias, "
+        r"light_stream.head.0.weight, light_stream.head.2.bias, ...\), 4 unexpected \(old0, old1, old2, ...\), 1 of another "
+        r"shape \(backbone.stem.bias\); " + remedy,
+        older,
+    )
+    net = "its network ltnet_pl.nets.LTNet cannot be built here: "
+    refused(
+        rf"{net}.*'gone' is not accepted; expected .*{remedy}", lambda c: c["hyper_parameters"]["net"]["init_args"].update(gone=1)
+    )
+    refused(rf"{net}.*Got value: gian; .*{remedy}", lambda c: c["hyper_parameters"]["net"]["init_args"].update(field="gian"))
+    refused(rf"{net}.*streams is 3; .*{remedy}", lambda c: c["hyper_parameters"]["net"]["init_args"].update(streams=3))
+    refused(
+        rf"its network my_package.Mine cannot be built here: .*No module named 'my_package'; .*importable from here: {remedy}",
+        lambda c: c["hyper_parameters"].update(net={"class_path": "my_package.Mine"}),
+    )
+    refused(rf"holds an object of ltnet_pl.light.Light, which is unknown here; .*{remedy}", lambda c: c.update(x=Light(0, 4500)))
+    refused("does not say which loss trained it; .*: choose another", lambda c: c.pop("ltnet_pl"))
+    refused("does not say which network it holds; .*: choose another", lambda c: c.pop("hyper_parameters"))
+    refused("holds no state_dict; .*: choose another", lambda c: c.pop("state_dict"))
+
+
+def test_a_network_that_fails_fails_as_it_is(runs, monkeypatch):
+    """Only what is wrong with the file is the user's."""
+
+    def broken(self, *_, **__):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("ltnet_pl.nets.LTNet.load_state_dict", broken)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        trained.load_methods([runs["ltnet-seed0"]])
+
+
+@pytest.mark.parametrize("what", ["looks", "turning", "real"])
+def test_the_commands_refuse_other_versions_in_one_line(what, runs, vidit_root, made_up, tmp_path, capsys):
+    file = kept(runs["ltnet-seed0"], tmp_path / "other.ckpt", lambda c: c["state_dict"].pop("net.mix.0.bias"))
+    flags = [f"--data={made_up}"] if what == "real" else [f"--data={vidit_root}", "--scenes=1", "--test_scenes=2"]
+    flags += {"looks": [f"--out={tmp_path}"], "turning": [f"--out={tmp_path}", f"--results={tmp_path / 'x.json'}"]}.get(what, [])
+    assert main(["bench", what, file, *flags]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {file}: holds the weights of LTNet" in error
+    assert "keys 1 missing (mix.0.bias); train anew" in error
 
 
 def test_runs_without_a_checkpoint_are_refused(tmp_path):

@@ -1,9 +1,7 @@
 """The benchmark's parts: hashes, the bootstrap, multiply-adds and timings, the command."""
 
 import copy
-import json
 
-import bench_tiny
 import contract
 import numpy as np
 import pytest
@@ -202,27 +200,6 @@ def test_rows_take_turns_and_the_first_does_not_count(monkeypatch):
     found = speed.timed({"a": Net("a"), "b": Net("b")}, speed.synthetic_batch(16), repeats=2)
     assert order == ["a", "b"] * 3
     assert found["a"]["ms"] == 1000.0
-
-
-def test_bench_speed(tmp_path, capsys):
-    experiments = bench_tiny.write_experiments(tmp_path / "experiments")
-    common = [f"--results={tmp_path}", f"--experiments={experiments}", "--size=32", "--repeats=1", "--threads=1"]
-    assert main(["bench", "speed", *common, "--rows=CopyInput"]) == 0
-    out = capsys.readouterr().out
-    assert (
-        "`python -m ltnet_pl bench speed --size 32 --rows CopyInput --repeats 1 --threads 1` (cpu, float32, eager, 32 px; " in out
-    )
-    assert "| row | ms | ratio to LTNet | peak memory (MiB) |" in out
-    record = json.loads((tmp_path / "speed.json").read_text())["cpu, float32, eager, 32 px"]
-    assert set(record["rows"]) == {"LTNet", "CopyInput"}
-    assert record["rows"]["CopyInput"]["ms"] < record["rows"]["LTNet"]["ms"]
-    assert record["threads"] == 1
-    # another kind of run stands beside it
-    assert main(["bench", "speed", *common, "--rows=CopyInput", "--bf16"]) == 0
-    assert len(json.loads((tmp_path / "speed.json").read_text())) == 2
-    assert main(["bench", "speed", *common, "--rows=gone"]) == 2
-    assert main(["bench", "speed", *common[:2], "--size=8"]) == 2
-    assert "--size 8: expected 16 or more" in capsys.readouterr().err
 
 
 # ---- the command

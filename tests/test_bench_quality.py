@@ -1,4 +1,5 @@
 """`bench quality` end to end: train, score, skip, resume, report failures."""
+# ruff: noqa: F811 - fixtures are imported
 
 import json
 import os
@@ -6,46 +7,32 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-import scenes
 import torch
 import yaml
-from bench_tiny import TINY, Bench, foreign, train_here, write_row  # noqa: F401 - a fixture is used by its name
+from bench_tiny import TINY, Bench, bench, data, foreign, set_code, trainings, write_row  # noqa: F401 - fixtures go by name
 
-from ltnet_pl.bench import quality, scoring, training
+from ltnet_pl import InputError
+from ltnet_pl.bench import scorer, scoring, training
 from ltnet_pl.bench.quality import SET, ensure_set
-from ltnet_pl.bench.results import read_result
-from ltnet_pl.bench.training import Mark, Trainer
+from ltnet_pl.bench.results import read_result, write_result
+from ltnet_pl.bench.training import Trainer
 from ltnet_pl.data import AnyToAnyDataModule
+from ltnet_pl.lpips import TRUNKS
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*this fit will run with no optimizer", "ignore:.*`training_step` returned `None`", "ignore:.*class_path.*discard"
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Six scenes of 40x56: two to train on, two to validate, two to test."""
-    return scenes.write_any_to_any(tmp_path_factory.mktemp("bench") / "set", temperatures=(2500, 4500, 6500))
-
-
-@pytest.fixture
-def bench(tmp_path, data, monkeypatch):
-    """The benchmark on that set, training in this process; multiply-adds counted on a small image."""
-    monkeypatch.setattr(Trainer, "_child", train_here)
-    monkeypatch.setattr(quality, "COUNTED_SIZE", 64)
-    monkeypatch.setattr(scoring, "TEST_PAIRS", 5)
-    monkeypatch.setattr(scoring, "IDENTITY_PAIRS", 2)
-    monkeypatch.delenv("LTNET_LPIPS_WEIGHTS", raising=False)
-    return Bench(tmp_path, data)
-
-
 def result(bench, row, tier="tiny"):
     return read_result(bench.results, tier, row, 0)
 
 
-def test_rows_are_trained_scored_and_then_skipped(bench, foreign, tmp_path, capsys):  # noqa: F811
+def test_rows_are_trained_scored_and_then_skipped(bench, foreign, tmp_path, capsys):
     mine = write_row(tmp_path / "mine.yaml", width=4)
     add = f"--add=mine={mine}"
     assert bench(add) == 0
@@ -70,6 +57,8 @@ def test_rows_are_trained_scored_and_then_skipped(bench, foreign, tmp_path, caps
     assert ltnet.readings["count"] == 20
     assert ltnet.stream is None
     assert own.stream == copy.stream == ltnet.config
+    assert own.stream_code == copy.stream_code == ltnet.code
+    assert ltnet.stream_code is None
     for scored in (ltnet, own):
         for light in ("label", "guide"):
             values = scored.per_scene[light]["psnr"]
@@ -92,7 +81,7 @@ def test_rows_are_trained_scored_and_then_skipped(bench, foreign, tmp_path, caps
     assert result(bench, "mine").parameters == 7 * 5 * 9 + 5 + 5 * 3 + 3
 
 
-def test_a_trial_is_kept_apart(bench, foreign, tmp_path):  # noqa: F811
+def test_a_trial_is_kept_apart(bench, foreign, tmp_path):
     bench.one_to_one()
     assert bench("--rows=mine", f"--add=mine={write_row(tmp_path / 'mine.yaml')}", "--steps=2", "--size=24") == 0
     assert result(bench, "mine") is None
@@ -123,7 +112,88 @@ def test_one_to_one_has_neither_guide_nor_identity(bench):
     assert found.label["psnr_90"] == found.label["psnr"]
 
 
-def test_a_failing_run_is_reported_and_the_rest_goes_on(bench, foreign, tmp_path, capsys):  # noqa: F811
+def test_what_is_named_twice_is_done_once(bench, capsys):
+    bench.one_to_one()
+    assert bench("--rows=CopyInput, CopyInput", "--seeds=0,1,00,1") == 0
+    assert "2 runs, 2 to do" in capsys.readouterr().out
+
+
+def test_pairs_that_the_light_stream_has_not_read_are_refused_with_a_remedy():
+    jobs = [SimpleNamespace(seed=0, name="a", data_hash=data, readings=lambda: None) for data in ("x", "y")]
+    here = SimpleNamespace(references={0: jobs[1]})
+    with pytest.raises(
+        InputError, match=r"its test pairs are not those of LTNet.*; expected the same data: correct the settings"
+    ):
+        scorer.Scorer._stream(here, jobs[0])
+    with pytest.raises(
+        InputError, match=r"a, whose light stream.* has no readings of the test pairs; expected .*: run the command"
+    ):
+        scorer.Scorer._stream(here, jobs[1])
+
+
+# ---- what is scored anew without training
+
+
+def test_lpips_weights_that_come_later_fill_the_columns(bench, foreign, trainings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "nowhere"))
+    bench.one_to_one()
+    flags = ("--rows=CopyInput", f"--add=mine={write_row(tmp_path / 'mine.yaml')}")
+    assert bench(*flags) == 0
+    before = result(bench, "mine")
+    assert set(before.absent) == {"lpips", "mps"}
+    assert trainings == ["mine-seed0"]
+    assert bench(*flags) == 0
+    assert "2 runs, 0 to do" in capsys.readouterr().out
+
+    weights = tmp_path / "squeeze.pth"
+    torch.manual_seed(0)
+    torch.save(TRUNKS["squeeze"].build().state_dict(), weights)
+    monkeypatch.setenv("LTNET_LPIPS_WEIGHTS", str(weights))
+    code = before.code
+    # weights that other code trained are not scored by this one, and are not trained anew either
+    set_code(monkeypatch, "later")
+    assert bench(*flags) == 0
+    out = capsys.readouterr().out
+    assert "mine, seed 0: LPIPS and MPS could not be computed when it was scored, and now can, but there are no weights" in out
+    assert "2 runs, 1 to do" in out
+    assert result(bench, "mine") == before
+    set_code(monkeypatch, code)
+    assert bench(*flags) == 0
+    after = result(bench, "mine")
+    assert after.absent == {}
+    assert after.label["lpips_squeeze"] > 0
+    assert (after.label["psnr"], after.seconds, after.threads) == (before.label["psnr"], before.seconds, before.threads)
+    assert trainings == ["mine-seed0"]
+    capsys.readouterr()
+    assert bench(*flags) == 0
+    assert "2 runs, 0 to do" in capsys.readouterr().out
+
+
+def test_guides_are_read_anew_when_the_light_stream_is_of_other_code(bench, foreign, trainings, tmp_path, monkeypatch, capsys):
+    add = f"--add=mine={write_row(tmp_path / 'mine.yaml')}"
+    set_code(monkeypatch, "first")
+    assert bench("--rows=LTNet") == 0
+    set_code(monkeypatch, "second")
+    assert bench("--rows=CopyInput", add) == 0
+    assert result(bench, "mine").stream_code == result(bench, "CopyInput").stream_code == "first"
+    assert result(bench, "mine").code == "second"
+    # as if LTNet were trained anew
+    write_result(bench.results, replace(result(bench, "LTNet"), code="second"))
+    readings = bench.runs / "tiny" / "LTNet-seed0" / scoring.READINGS
+    readings.write_text(json.dumps(json.loads(readings.read_text()) | {"code": "second"}))
+    capsys.readouterr()
+    assert bench(add, "--table") == 0
+    why = "left out; the code that trained LTNet, whose light stream read its guides, has changed since it was trained"
+    assert f"mine, seed 0: {why}" in capsys.readouterr().out
+    assert bench(add) == 0
+    assert "3 runs, 2 to do" in capsys.readouterr().out
+    assert trainings == ["LTNet-seed0", "mine-seed0"]
+    assert result(bench, "mine").stream_code == result(bench, "CopyInput").stream_code == "second"
+    assert bench(add) == 0
+    assert "3 runs, 0 to do" in capsys.readouterr().out
+
+
+def test_a_failing_run_is_reported_and_the_rest_goes_on(bench, foreign, tmp_path, capsys):
     bench.one_to_one()
     bad = write_row(tmp_path / "bad.yaml", broken=True)
     assert bench("--rows=CopyInput,bad", f"--add=bad={bad}") == 2
@@ -151,6 +221,9 @@ def test_without_the_reference_there_are_no_guides(bench, capsys, monkeypatch):
         (["--tier=big"], "--tier big: unknown; expected one of tiny"),
         (["--rows=mine"], "--rows mine: unknown; expected some of LTNet, CopyInput"),
         (["--seeds=one"], "--seeds one: expected whole numbers"),
+        (["--seeds=²"], "--seeds ²: expected whole numbers"),
+        (["--confirm", "--redo"], "--confirm with --redo: expected one of them alone"),
+        (["--confirm", "--table"], "--confirm with --table: expected one of them alone"),
         (["--jobs=0"], "--jobs 0: expected 1 or more"),
         (["--steps=0"], "--steps 0: expected 1 or more"),
         (["--add=mine"], "--add mine: expected NAME=FILE.yaml"),
@@ -168,81 +241,6 @@ def test_a_refused_configuration_names_its_row(bench, tmp_path, capsys):
     (tmp_path / "typo.yaml").write_text("model: {loss: {charbonier: 1.0}}\n")
     assert bench(f"--add=typo={tmp_path / 'typo.yaml'}") == 2
     assert "row typo: its configuration is refused" in capsys.readouterr().err
-
-
-# ---- what a run may go on from
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A run folder of the benchmark with a checkpoint and a mark."""
-    folder = tmp_path / "run"
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / "last.ckpt").write_bytes(b"weights")
-    training._write_mark(folder, Mark("config", "data", "code", 60.0, 1, time.time() - 30, False))
-    return folder
-
-
-def attempt(run, monkeypatch, config="config", data="data", fresh=False):
-    """Try to train; returns what the child found in the folder, and the mark at the end."""
-    seen = []
-
-    def child(trainer, folder, flags, lock):
-        seen.extend(path.name for path in folder.glob("checkpoints/*"))
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        (folder / "checkpoints" / "last.ckpt").write_bytes(b"trained")
-        (folder / "config.yaml").write_text("{}")
-        return 0
-
-    monkeypatch.setattr(Trainer, "_child", child)
-    monkeypatch.setattr(training, "code_hash", lambda: "code")
-    monkeypatch.setattr(training, "config_hash", lambda _: config)
-    Trainer(1, "code").fit(run, [], config, data, fresh)
-    return seen, training.read_mark(run)
-
-
-def test_a_stopped_run_goes_on_and_its_time_adds_up(run, monkeypatch):
-    seen, mark = attempt(run, monkeypatch)
-    assert seen == ["last.ckpt"]
-    assert mark.finished
-    # what was lost after the last checkpoint does not count
-    assert 89 < mark.seconds < 95
-    assert training.trained(run, "config", "data", "code")
-    assert not training.trained(run, "config", "data", "other")
-
-
-@pytest.mark.parametrize("change", [{"config": "other"}, {"data": "other"}, {"fresh": True}])
-def test_another_run_starts_afresh(run, monkeypatch, change):
-    seen, mark = attempt(run, monkeypatch, **change)
-    assert seen == []
-    assert mark.seconds < 5
-
-
-def test_a_folder_of_others_is_left_alone(run, monkeypatch):
-    (run / training.MARK).unlink()
-    with pytest.raises(Exception, match="which bench did not write"):
-        attempt(run, monkeypatch)
-    assert (run / "checkpoints" / "last.ckpt").read_bytes() == b"weights"
-
-
-def test_code_that_changes_meanwhile_is_refused(run, monkeypatch):
-    monkeypatch.setattr(training, "code_hash", lambda: "edited")
-    with pytest.raises(Exception, match="code was changed since this command began"):
-        Trainer(1, "code").fit(run, [], "config", "data")
-
-
-def test_a_run_that_another_process_trains_is_refused(run, monkeypatch):
-    monkeypatch.setattr(training, "code_hash", lambda: "code")
-    with training._locked(run), pytest.raises(Exception, match="another process trains it"):
-        Trainer(1, "code").fit(run, [], "config", "data")
-
-
-def test_a_configuration_that_is_not_the_one_asked_for_is_noticed(run, monkeypatch):
-    monkeypatch.setattr(Trainer, "_child", lambda trainer, folder, flags, lock: (folder / "config.yaml").write_text("{}") * 0)
-    monkeypatch.setattr(training, "code_hash", lambda: "code")
-    monkeypatch.setattr(training, "config_hash", lambda _: "another")
-    with pytest.raises(Exception, match="trained with a configuration of hash another"):
-        Trainer(1, "code").fit(run, [], "config", "data")
 
 
 # ---- the set
@@ -287,12 +285,18 @@ def test_readings_are_judged_as_the_eye_would(data):
 
 def test_kept_readings_are_those_of_their_configuration_and_data(tmp_path):
     readings = scoring.Readings(torch.tensor([[10.0, 2500.0]]), torch.tensor([[355.5, 6400.0]]))
-    scoring.write_readings(tmp_path, readings, "config", "data")
+    scoring.write_readings(tmp_path, readings._replace(code="k"), "config", "data")
     again = scoring.read_readings(tmp_path, "config", "data")
-    assert all(torch.equal(a, b) for a, b in zip(again, readings, strict=True))
+    assert torch.equal(again.input, readings.input)
+    assert torch.equal(again.guide, readings.guide)
+    assert again.code == "k"
     assert scoring.read_readings(tmp_path, "other", "data") is None
     assert scoring.read_readings(tmp_path, "config", "other") is None
     assert scoring.read_readings(tmp_path / "nowhere", "config", "data") is None
+    # a file of before the code was kept
+    file = tmp_path / scoring.READINGS
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "code"}))
+    assert scoring.read_readings(tmp_path, "config", "data").code is None
 
 
 # ---- real children
@@ -303,7 +307,7 @@ def command(bench, *more):
 
 
 @pytest.mark.slow
-def test_a_stopped_benchmark_ends_its_children_and_goes_on(tmp_path, data, foreign):  # noqa: F811
+def test_a_stopped_benchmark_ends_its_children_and_goes_on(tmp_path, data, foreign):
     bench, hold = Bench(tmp_path, data), tmp_path / "hold"
     bench.one_to_one()
     mine = write_row(tmp_path / "mine.yaml", hold=str(hold), steps=2)
@@ -320,7 +324,7 @@ def test_a_stopped_benchmark_ends_its_children_and_goes_on(tmp_path, data, forei
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on from the last checkpoints" in out
-    with training._locked(run):  # no child holds it any more
+    with training.locked(run):  # no child holds it any more
         assert not training.read_mark(run).finished
     hold.unlink()
     subprocess.run(command(bench, *flags), check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})

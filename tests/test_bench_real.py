@@ -243,13 +243,26 @@ def test_a_network_without_a_light_stream_relights_all_the_same(made_up, tmp_pat
     run = save(tmp_path / "unet/checkpoints/last.ckpt", UNet, widths=[8, 12])
     bench("real")(run, str(made_up), size=32)
     printed = capsys.readouterr().out
-    assert "unet has no light stream, so nothing is read off real frames." in printed
+    assert "unet has no light stream that was trained, so nothing is read off real frames." in printed
     assert "is N, for both lights" in printed
     assert "| images |" not in printed
     # an untrained U-Net copies its input
     for head, copied in (("| temperatures |", 0), ("| object |", 1)):
         values = cells(printed[printed.index(head) :].split("\n\n")[0])["all"]
         assert values[2 + copied] == values[copied]
+
+
+def test_a_light_stream_that_labels_left_untrained_is_not_asked(made_up, tmp_path, capsys):
+    run = save(tmp_path / "told/checkpoints/last.ckpt", LTNet, widths=[8, 12], steps=4, light_width=8, label_dropout=0.0)
+    path = tmp_path / "told/checkpoints/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["ltnet_pl"]["loss"]["light"] = 0.0
+    torch.save(content, path)
+    bench("real")(run, str(made_up), size=32)
+    printed = capsys.readouterr().out
+    assert "told has no light stream that was trained, so nothing is read off real frames." in printed
+    assert "is N, for both lights" in printed
+    assert "| images |" not in printed
 
 
 # ---- the real samples

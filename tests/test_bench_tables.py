@@ -9,7 +9,7 @@ import yaml
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import _NEUTRAL, config_hash, resolve
-from ltnet_pl.bench.plan import Job, why_stale
+from ltnet_pl.bench.plan import Job, what_is_new, why_stale
 from ltnet_pl.bench.results import Result, read_result, write_result
 from ltnet_pl.bench.rows import REFERENCE, Row, read_book
 from ltnet_pl.bench.tables import columns, differences_table, report, table
@@ -71,19 +71,62 @@ def test_table_of_known_numbers():
     lines = table(results, shown).splitlines()
     assert [line.split(" | ") for line in lines] == [
         [
-            *("| row", "PSNR", "0°", "180°", "SSIM", "LPIPS (SqueezeNet)", "MPS (SqueezeNet)", "guide PSNR", "guide costs (dB)"),
+            *(
+                "| row",
+                "seeds",
+                "PSNR",
+                "0°",
+                "180°",
+                "SSIM",
+                "LPIPS (SqueezeNet)",
+                "MPS (SqueezeNet)",
+                "guide PSNR",
+                "guide costs (dB)",
+            ),
             *("parameters (M)", "multiply-adds (G)", "of them cues (G)", "ms (cpu)", "training (min) |"),
         ],
-        ["| ---", *["---:"] * 12, "---: |"],
+        ["| ---", *["---:"] * 13, "---: |"],
         [
-            *("| LTNet", "**21.50 ± 0.71**", "**30.00**", "**12.00**", "**0.5000**", "**0.2500**", "**0.6250**", "21.00", "0.50"),
-            *("1.235", "34.0", "4.0", "812", "1.5 |"),
+            *("| LTNet", "2", "**21.50 ± 0.71**", "**30.00**", "**12.00**", "**0.5000 ± 0.0000**", "**0.2500 ± 0.0000**"),
+            *("**0.6250 ± 0.0000**", "21.00 ± 0.71", "0.50", "1.235", "34.0", "4.0", "812", "1.5 |"),
         ],
         [
-            *("| copy", "10.12", "**30.00**", "**12.00**", "**0.5000**", "**0.2500**", "**0.6250**", "–", "–"),  # noqa: RUF001
+            *("| copy", "1", "10.12", "**30.00**", "**12.00**", "**0.5000**", "**0.2500**", "**0.6250**", "–", "–"),  # noqa: RUF001
             *("0.000", "0.0", "–", "–", "– |"),  # noqa: RUF001
         ],
     ]
+
+
+def test_every_metric_of_images_shows_its_spread():
+    label = [{"psnr": 20.0 + s, "ssim": 0.5 + 0.01 * s, "lpips_squeeze": 0.2 - 0.02 * s, "mps_squeeze": 0.6} for s in (0, 1, 2)]
+    results = {"a": [made("a", s, label=label[s], guide=18.0 + 2 * s) for s in (0, 1, 2)]}
+    results["a"][2].label.pop("lpips_squeeze")  # no weights were at hand
+    head, _, line = table(results, columns(results["a"], {}, "")).splitlines()
+    found = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert found["seeds"] == "3"
+    assert found["PSNR"] == "21.00 ± 1.00"
+    assert found["SSIM"] == "0.5100 ± 0.0100"
+    assert found["LPIPS (SqueezeNet)"] == "0.1900 ± 0.0141"
+    assert found["MPS (SqueezeNet)"] == "0.6000 ± 0.0000"
+    assert found["guide PSNR"] == "20.00 ± 2.00"
+    assert "±" not in found["guide costs (dB)"] + found["parameters (M)"]
+    # one seed each is said nowhere
+    assert "seeds" not in [column.title for column in columns([made("a"), made("b")], {}, "")]
+
+
+def test_results_of_other_code_are_not_compared():
+    results = {
+        "LTNet": [made("LTNet", 0, 20.0), made("LTNet", 1, 22.0)],
+        "older": [made("older", s, 25.0 + s, code="before") for s in (0, 1)],
+        "half": [made("half", 0, 19.0), made("half", 1, 10.0, code="before")],
+        "elsewhere": [made("elsewhere", 0, 20.0, data="other", code="before")],
+    }
+    text, notes = differences_table(results, {name: None if name == "LTNet" else "LTNet" for name in results})
+    lines = text.splitlines()
+    assert lines[2] == "| older - LTNet | 0, 1 | – | – | – | other code |"  # noqa: RUF001
+    assert lines[3].startswith("| half - LTNet | 0 | -1.00 [-1.00, -1.00] | ")
+    assert lines[3].endswith(" | claimed |")
+    assert [note.partition(":")[0] for note in notes] == ["elsewhere"]
 
 
 def test_differences_of_known_numbers():
@@ -130,8 +173,14 @@ def test_a_bar_in_a_name_ends_no_cell():
 
 def test_rows_ask_questions_and_there_are_few_to_claim():
     assert all(row.question.endswith(("?", ".")) for row in BOOK.rows.values())
-    trained = [row for row in BOOK.rows.values() if "claim" in row.tiers and row.name not in ("CopyInput", "ColorAffine")]
-    assert 1 < len(trained) <= 8
+    claimed = {row.name: row for row in BOOK.choose("claim", None)}
+    assert 1 < len(claimed) <= 8
+    # what is trained by labels alone is held against what is too
+    against = {name: BOOK.against(row, set(claimed)) for name, row in claimed.items()}
+    labels = EXPERIMENTS / "benchmark" / "labels.yaml"
+    by_labels = [name for name, row in claimed.items() if labels in row.configs and name != "LTNet-labels"]
+    assert {"field_bilateral", "true_camera", "no_cues"} <= set(by_labels)
+    assert {against[name] for name in by_labels} == {"LTNet-labels"}
     assert BOOK.seeds["claim"] == (0, 1, 2)
     assert set(BOOK.seeds) <= {path.stem for path in (EXPERIMENTS / "benchmark").glob("*.yaml")}
 
@@ -213,3 +262,18 @@ def test_why_a_result_is_stale():
     assert "whose light stream" in why_stale(job, dataclasses.replace(good, stream="x"), reference)
     # other code is told in the table, but does not cost a training
     assert why_stale(job, dataclasses.replace(good, code="x"), reference) is None
+    # but not where it is that of the light stream that read the guides
+    read = dataclasses.replace(good, stream_code="k")
+    assert why_stale(job, read, reference, "k") is None
+    assert "the code that trained LTNet, whose light stream read its guides" in why_stale(job, read, reference, "x")
+    assert why_stale(job, read, reference, None) is None
+    # results of before it was kept do not tell
+    assert why_stale(job, good, reference, "x") is None
+    assert why_stale(dataclasses.replace(job, borrows=False), read, reference, "x") is None
+
+
+def test_scores_that_can_be_had_now_are_new():
+    result = made("a", absent={"lpips": "no weights", "mps": "no weights"})
+    assert what_is_new(result, {"lpips": "no weights", "mps": "no weights"}) is None
+    assert what_is_new(result, {}).startswith("LPIPS and MPS could not be computed when it was scored")
+    assert what_is_new(made("a"), {}) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +18,13 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from ltnet_pl import InputError
-from ltnet_pl.experiment import RelightCLI, run  # torch then knows the classes that checkpoints hold
+from ltnet_pl.experiment import (
+    OTHER_VERSION,
+    RelightCLI,
+    check_weights,
+    read_checkpoint,
+    run,
+)  # torch then knows the classes that checkpoints hold
 
 Config = dict[str, Any]
 T = TypeVar("T")
@@ -129,7 +136,8 @@ def build(kind: type[T], spec: Mapping[str, Any]) -> T:
         spec: The part of a configuration that describes it.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(kind, "part")
+    # not add_subclass_arguments, which allows null too, and buries what a constructor says among what null is not
+    parser.add_argument("--part", type=kind)
     found: T = parser.instantiate(parser.parse_object({"part": dict(spec)})).part
     return found
 
@@ -153,12 +161,45 @@ def load_net(checkpoint: Path) -> nn.Module:
     stored as an object where Lightning expects a configuration.
 
     Raises:
-        InputError: If the checkpoint names no network.
+        InputError: If the file is no checkpoint, or its network cannot be built or loaded by this version.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    content = read_checkpoint(checkpoint)
+    spec = _net_of(checkpoint, content)
+    try:
+        net = build(nn.Module, spec)
+    except (ArgumentError, InputError) as error:
+        raise InputError(
+            f"{checkpoint}: its network {spec.get('class_path')} cannot be built here: {' '.join(str(error).split())}; expected "
+            f"a class and settings that this version knows, importable from here: {OTHER_VERSION}"
+        ) from error
+    state = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
+    check_weights(checkpoint, {**content, "state_dict": state}, net.state_dict(), "that network as it is here", OTHER_VERSION)
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def trained_config(checkpoint: Path) -> Config:
+    """Of the configuration that a checkpoint was trained with, what it keeps: its network, and what taught its light stream.
+
+    Raises:
+        InputError: If it does not keep that.
+    """
+    content = read_checkpoint(checkpoint)
+    kept = content.get("ltnet_pl", {}).get("loss")
+    if not isinstance(kept, dict):
+        raise InputError(
+            f"{checkpoint}: does not say which loss trained it; expected a checkpoint that fit wrote: choose another"
+        )
+    # a part that the version that wrote it did not have taught nothing
+    loss = {key: kept.get(key, 0.0) for key in ("light", "relit_light")}
+    return {"model": {"net": _net_of(checkpoint, content), "loss": loss}}
+
+
+def _net_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Class and settings of the network that a checkpoint holds."""
     spec = content.get("hyper_parameters", {}).get("net")
     if not isinstance(spec, dict):
-        raise InputError(f"{checkpoint}: does not say which network it holds; expected a checkpoint that fit wrote")
-    net = build(nn.Module, spec)
-    net.load_state_dict({k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")})
-    return net.eval()
+        raise InputError(
+            f"{checkpoint}: does not say which network it holds; expected a checkpoint that fit wrote: choose another"
+        )
+    return spec

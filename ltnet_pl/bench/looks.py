@@ -41,7 +41,7 @@ def looks(
         data: Folder of a rendered set.
         out: Folder of the sheets.
         scenes: Number of test scenes to show, drawn evenly from the families.
-        light: Where networks with a light stream take the lights from: label or guide.
+        light: Where networks whose light stream was trained take the lights from: label or guide.
         test_scenes: Number of test scenes, the last of the set.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +119,7 @@ class Planner:
             run=self.runs / self.label / f"{row.name}-seed{seed}",
             # buffers count: a network may be fitted in closed form
             trains=bool(net.state_dict()),
-            borrows=guided and not (has_light_stream(net) and _reads(config)),
+            borrows=guided and not (has_light_stream(net) and reads(config)),
         )
 
     def jobs(self, rows: Sequence[Row], seeds: Sequence[int]) -> list[Job]:
@@ -140,20 +140,21 @@ class Planner:
         return self._lists[key]
 
 
-def _reads(config: Config) -> bool:
+def reads(config: Config) -> bool:
     """Whether a light stream is trained: by the light loss, or by relighting after its own readings."""
     model = config["model"]
     label_dropout = model["net"].get("init_args", {}).get("label_dropout")
     return bool(model["loss"]["light"] or model["loss"]["relit_light"] or label_dropout != 0)
 
 
-def why_stale(job: Job, result: Result, reference: Job | None) -> str | None:
+def why_stale(job: Job, result: Result, reference: Job | None, reference_code: str | None = None) -> str | None:
     """Why a result does not stand for its job any more; None where it does.
 
     Args:
         job: The job.
         result: What was found on disk.
         reference: The job whose light stream the job's network borrows.
+        reference_code: Hash of the code of that job's result; None where it has none, or its code shall not matter.
     """
     if result.config != job.config_hash:
         return "its configuration has changed"
@@ -161,16 +162,43 @@ def why_stale(job: Job, result: Result, reference: Job | None) -> str | None:
         return "the data has changed"
     if job.borrows and reference is not None and result.stream != reference.config_hash:
         return f"the configuration of {REFERENCE}, whose light stream read its guides, has changed"
+    if job.borrows and None not in (reference_code, result.stream_code) and result.stream_code != reference_code:
+        return f"the code that trained {REFERENCE}, whose light stream read its guides, has changed"
     return None
 
 
+def what_is_new(result: Result, absent: Collection[str]) -> str | None:
+    """What a result lacks and new scores would have; None where there is nothing.
+
+    Args:
+        result: What was found on disk.
+        absent: The metrics that still cannot be computed.
+    """
+    found = [key.upper() for key in result.absent if key not in absent]
+    return f"{' and '.join(found)} could not be computed when it was scored, and now can" if found else None
+
+
 def parse_numbers(flag: str, text: str) -> list[int]:
-    """Whole numbers separated by commas.
+    """Whole numbers separated by commas, each once.
 
     Raises:
         InputError: If it is something else.
     """
-    parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
+    parts = [part.strip() for part in text.split(",")]
+    # isdigit alone takes signs that int does not, such as a raised 2
+    if not all(part.isascii() and part.isdigit() for part in parts):
         raise InputError(f"{flag} {text}: expected whole numbers separated by commas, such as 0,1,2; correct it")
-    return [int(part) for part in parts]
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def parse_rows(rows: str | None, add: str | None) -> list[str] | None:
+    """Names of rows separated by commas, each once, and of those that are added; None where none is named, for all.
+
+    Args:
+        rows: The flag ``--rows``.
+        add: The flag ``--add``, ``NAME=FILE.yaml`` separated by commas.
+    """
+    if rows is None:
+        return None
+    added = [part.partition("=")[0] for part in (add or "").split(",") if part]
+    return list(dict.fromkeys([*(name.strip() for name in rows.split(",")), *added]))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -14,23 +11,20 @@ from typing import Any
 
 import torch
 
-from ltnet_pl import InputError, __version__
-from ltnet_pl.bench.configs import build_net, digest_of, load_net
-from ltnet_pl.bench.hashes import code_hash, cores, machine
-from ltnet_pl.bench.plan import Job, Planner, parse_numbers, why_stale
-from ltnet_pl.bench.results import Result, read_result, write_result
+from ltnet_pl import InputError
+from ltnet_pl.bench.confirm import Confirmer
+from ltnet_pl.bench.hashes import code_hash, cores
+from ltnet_pl.bench.plan import Job, Planner, parse_numbers, parse_rows, what_is_new, why_stale
+from ltnet_pl.bench.results import Result, read_result
 from ltnet_pl.bench.rows import REFERENCE, Book, Row, read_book
-from ltnet_pl.bench.scoring import Readings, score, write_readings
-from ltnet_pl.bench.speed import cost, read_speed
+from ltnet_pl.bench.scorer import COUNTED_SIZE, Scorer
+from ltnet_pl.bench.speed import read_speed
 from ltnet_pl.bench.tables import report
-from ltnet_pl.bench.training import Trainer, read_mark
-from ltnet_pl.metrics import MetricSettings, build_metrics
+from ltnet_pl.bench.training import Trainer, terminable
+from ltnet_pl.metrics import MetricSettings
 
 SET: dict[str, Any] = {"scenes": 128, "size": 128, "seed": 21, "variant": "scalar_rgb"}
 """How the benchmark's set is rendered; the variant that starts everywhere."""
-
-COUNTED_SIZE = 1024
-"""Side in pixels of the image that multiply-adds are counted for."""
 
 
 def quality(
@@ -44,6 +38,7 @@ def quality(
     size: int | None = None,
     table: bool = False,
     redo: bool = False,
+    confirm: bool = False,
     data: str = "data/benchmark",
     runs: str = "runs/benchmark",
     results: str = "experiments/benchmark/results",
@@ -68,6 +63,8 @@ def quality(
         size: Shorter side of the frames in pixels in place of the tier's; kept apart too.
         table: Only print the tables.
         redo: Train and score the rows anew, whatever there is.
+        confirm: Only look whether results of earlier code are those of today's too, and mark them so: by training the first steps
+            again and comparing them bit for bit, and by scoring the final weights again.
         data: Folder of the set.
         runs: Folder of the run folders.
         results: Folder of the JSON files.
@@ -80,9 +77,10 @@ def quality(
     for flag, value, least in (("jobs", jobs, 1), ("threads", threads, 1), ("steps", steps, 1), ("size", size, 11)):
         if value is not None and value < least:
             raise InputError(f"--{flag} {value}: expected {least} or more; give another")
+    if confirm and (redo or table):
+        raise InputError(f"--confirm with --{'redo' if redo else 'table'}: expected one of them alone; leave one out")
     book = read_book(Path(experiments), add)
-    names = None if rows is None else [*rows.split(","), *(part.partition("=")[0] for part in (add or "").split(",") if part)]
-    chosen = book.choose(tier, names)
+    chosen = book.choose(tier, parse_rows(rows, add))
     numbers = parse_numbers("--seeds", seeds) if seeds is not None else list(book.seeds[tier])
     if not table:
         ensure_set(Path(data))
@@ -93,8 +91,9 @@ def quality(
     references |= {seed: planner.job(book.rows[REFERENCE], seed) for seed in numbers if seed not in references}
     if not table:
         with _threads(threads or max(1, cores() // jobs)) as count:
-            bench = _Bench(plan, references, folder, metrics, redo, jobs, count)
-            failures, tried = bench.run(), len(bench.pending)
+            scorer = Scorer(references, folder, metrics)
+            work = Confirmer(plan, scorer, jobs) if confirm else _Bench(plan, scorer, redo, jobs, count)
+            failures, tried = work.run(), len(work.pending)
     given = {"tier": tier, "rows": rows, "seeds": seeds, "add": add, "steps": steps, "size": size}
     said = [f"--{key} {value}" for key, value in given.items() if value is not None]
     print(_tables(" ".join(["python -m ltnet_pl bench quality", *said, "--table"]), book, chosen, plan, references, folder))
@@ -133,25 +132,16 @@ class _Bench:
     Training runs in child processes, `side` at a time; this process scores each run as it is done.
     """
 
-    def __init__(
-        self,
-        plan: Sequence[Job],
-        references: dict[int, Job],
-        results: Path,
-        metrics: MetricSettings,
-        redo: bool,
-        side: int,
-        threads: int,
-    ) -> None:
-        self.references, self.results, self.redo, self.side = references, results, redo, side
-        self.code = code_hash()
-        self.trainer = Trainer(threads, self.code)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.metrics = build_metrics(metrics).to(self.device)
-        self.costs: dict[str, dict[str, int]] = {}
+    def __init__(self, plan: Sequence[Job], scorer: Scorer, redo: bool, side: int, threads: int) -> None:
+        self.scorer, self.redo, self.side = scorer, redo, side
+        self.trainer = Trainer(threads, scorer.code)
         self.failures: list[str] = []
-        self.pending = [job for job in plan if redo or not self._valid(job)]
-        for seed, reference in references.items():
+        self.pending: list[Job] = []
+        # the reference of a seed comes before those that borrow from it
+        for job in plan:
+            if redo or not self._valid(job):
+                self.pending.append(job)
+        for seed, reference in scorer.references.items():
             borrowed = any(job.borrows for job in self.pending if job.seed == seed)
             if borrowed and reference not in self.pending and reference.readings() is None:
                 print(f"{reference.name}: is trained too, since its light stream reads the guides of the others")
@@ -160,15 +150,27 @@ class _Bench:
         print(f"{len(plan)} runs, {len(self.pending)} to do, {side} at a time with {threads} threads each", flush=True)
 
     def _valid(self, job: Job) -> bool:
-        result = read_result(self.results, job.tier, job.row.name, job.seed)
-        return result is not None and why_stale(job, result, self.references.get(job.seed)) is None
+        """Whether a job's result stands; where only its scores do not, and its weights are of other code or gone, it must."""
+        result, reference = self.scorer.found(job), self.scorer.references[job.seed]
+        if result is None or why_stale(job, result, reference) is not None:
+            return False
+        known = self.scorer.found(reference)
+        code = self.scorer.code if reference in self.pending else None if known is None else known.code
+        why = why_stale(job, result, reference, code) or what_is_new(result, self.scorer.metrics.absent)
+        if why is not None and not job.trained(self.scorer.code):
+            print(
+                f"{job.name}: {why}, but there are no weights here that today's code trained, so that it is not scored anew: "
+                "--confirm looks whether the weights are the same by today's code, --redo trains anew"
+            )
+            return True
+        return why is None
 
     def run(self) -> list[str]:
         """Do it all; returns what failed."""
         pool = ThreadPoolExecutor(self.side)
-        with _terminable():
+        with terminable():
             try:
-                to_train = [job for job in self.pending if job.trains and (self.redo or not job.trained(self.code))]
+                to_train = [job for job in self.pending if job.trains and (self.redo or not job.trained(self.scorer.code))]
                 futures = {pool.submit(self._train, job): job for job in to_train}
                 # a borrower waits for its reference where that is not trained yet
                 busy = {job.seed for job in to_train if job.row.name == REFERENCE}
@@ -217,11 +219,11 @@ class _Bench:
 
     def _score(self, job: Job) -> None:
         try:
-            result = self._result(job)
+            result, readings = self.scorer.score(job)
+            path = self.scorer.keep(job, result, readings)
         except Exception as error:  # a network of the user's may fail in any way, and the other rows go on
             self._failed(job, f"scoring failed: {type(error).__name__}: {error}")
             return
-        path = write_result(self.results, result)
         self.done += 1
         guide = "" if result.guide is None else f", guide light {result.guide['psnr']:.2f} dB"
         print(
@@ -229,64 +231,6 @@ class _Bench:
             f"{result.seconds / 60:.1f} min of training; {path}",
             flush=True,
         )
-
-    def _result(self, job: Job) -> Result:
-        assert job.lists is not None
-        assert job.data_hash is not None
-        mark = read_mark(job.run) if job.trains else None
-        net = load_net(job.checkpoint) if job.trains else build_net(job.config)
-        key = digest_of(job.config["model"]["net"])
-        if key not in self.costs:
-            self.costs[key] = cost(net, COUNTED_SIZE)
-        parameters = sum(p.numel() for p in net.parameters())
-        stream = self._stream(job) if job.borrows else None
-        scores, readings = score(net.to(self.device), job.lists, self.metrics, stream)
-        if job.row.name == REFERENCE and readings is not None:
-            write_readings(job.run, readings, job.config_hash, job.data_hash)
-        return Result(
-            row=job.row.name,
-            tier=job.tier,
-            seed=job.seed,
-            config=job.config_hash,
-            data=job.data_hash,
-            code=self.code,
-            stream=self.references[job.seed].config_hash if job.borrows else None,
-            versions={"torch": torch.__version__, "ltnet_pl": __version__},
-            machine=machine(self.device.type == "cuda"),
-            date=datetime.date.today().isoformat(),
-            seconds=0.0 if mark is None else round(mark.seconds, 1),
-            threads=0 if mark is None else mark.threads,
-            parameters=parameters,
-            operations=self.costs[key],
-            absent=self.metrics.absent,
-            **scores,
-        )
-
-    def _stream(self, job: Job) -> Readings:
-        """The frozen light stream's readings of the test pairs, the same for all rows of a seed."""
-        reference = self.references[job.seed]
-        if job.data_hash != reference.data_hash:
-            raise InputError(f"its test pairs are not those of {REFERENCE}, whose light stream reads its guides")
-        readings = reference.readings()
-        if readings is None:
-            raise InputError(f"{reference.name}, whose light stream reads its guides, could not be trained or scored")
-        return readings
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does, children included."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, interrupt) if main else None
-    try:
-        yield
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], references: dict[int, Job], folder: Path) -> str:
@@ -298,7 +242,8 @@ def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], 
         if result is None:
             notes.append(f"{job.name}: no result yet.")
             continue
-        why = why_stale(job, result, references.get(job.seed))
+        known = read_result(folder, job.tier, REFERENCE, job.seed)
+        why = why_stale(job, result, references[job.seed], None if known is None else known.code)
         if why is not None:
             notes.append(f"{job.name}: left out; {why} since it was trained: run the command without --table.")
             continue
@@ -306,16 +251,23 @@ def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], 
         if result.code != code:
             other_code.append(job.name)
     if other_code:
-        notes.append(f"trained with other code than is here now (--redo trains anew): {'; '.join(other_code)}.")
+        notes.append(
+            "trained with other code than is here now (--confirm looks whether it matters, --redo trains anew): "
+            f"{'; '.join(other_code)}."
+        )
     timing, milliseconds = _times(folder)
     against = {row.name: book.against(row, found) for row in rows}
     return report(command, rows, found, against, notes, milliseconds, timing)
 
 
 def _times(folder: Path) -> tuple[str, dict[str, float]]:
-    """On what `bench speed` timed one image of 1024 pixels, the CPU rather than a GPU, and milliseconds by row."""
-    kept = {kind: record for kind, record in read_speed(folder / "speed.json").items() if kind.endswith(f", {COUNTED_SIZE} px")}
-    kind = min(kept, key=lambda kind: (not kind.startswith("cpu, float32, eager"), kind), default=None)
+    """On what `bench speed` timed one image of 1024 pixels, the CPU rather than a GPU, and milliseconds by row.
+
+    Of several numbers of threads the largest counts.
+    """
+    kept = {kind: record for kind, record in read_speed(folder / "speed.json").items() if f", {COUNTED_SIZE} px" in kind}
+    order = {kind: (not kind.startswith("cpu, float32, eager"), -record["threads"], kind) for kind, record in kept.items()}
+    kind = min(kept, key=lambda kind: order[kind], default=None)
     if kind is None:
         return "", {}
     return kind, {name: value["ms"] for name, value in kept[kind]["rows"].items()}

@@ -23,7 +23,7 @@ def real(checkpoint: str, data: str, output: str | None = None, size: int = 256)
 
     Three parts. What the light stream reads off VIDIT's frames whose light is known; how well a change of colour temperature
     alone meets the real frame, without depth; and photographs of three objects relit from one known light direction to
-    another, with their height as depth. A network without a light stream does the last two.
+    another, with their height as depth. A network whose light stream was not trained, or that has none, does the last two.
 
     Args:
         checkpoint: Run folder, whose ``checkpoints/last.ckpt`` is taken, or a checkpoint; NAME=PATH names it.
@@ -39,7 +39,10 @@ def real(checkpoint: str, data: str, output: str | None = None, size: int = 256)
         raise InputError(f"--size {size}; expected {SMALLEST} or more: raise it")
     folder = Path(data)
     if not folder.is_dir():
-        raise InputError(f"--data {data}: is no folder; expected the sample data, with the folders vidit and photostereo_uw12")
+        raise InputError(
+            f"--data {data}: is no folder; expected the sample data, with the folders vidit and photostereo_uw12: "
+            "correct the path"
+        )
     (method,) = load_methods([checkpoint])
     origin = provenance(real, [checkpoint], flags)
     source = f"`{origin['command']}`; checkpoint {method.checkpoint.name} of {method.name}; {origin['machine']}; {origin['date']}"

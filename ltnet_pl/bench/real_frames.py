@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE
-from ltnet_pl.bench.scoring import has_light_stream
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of
 from ltnet_pl.bench.trained import Method
 from ltnet_pl.data.datasets import Batch, collate, light_row
@@ -97,7 +96,8 @@ def load(images: Sequence[tuple[Path, Path | None]], size: int) -> Batch:
     sizes = {image_size(path): path for path, _ in images}
     if len(sizes) > 1:
         raise InputError(
-            f"{', '.join(f'{path}: {h} x {w}' for (h, w), path in sizes.items())} (height x width); expected one size"
+            f"{', '.join(f'{path}: {h} x {w}' for (h, w), path in sizes.items())} (height x width); expected one size: "
+            "fetch the sample data again"
         )
     ((height, width),) = sizes
     scale = min(1.0, size / max(height, width))
@@ -138,8 +138,8 @@ def readings(method: Method, data: Path, size: int) -> Findings:
         data: Folder of the sample data.
         size: Longer side in pixels to which larger images are reduced.
     """
-    if not has_light_stream(method.net):
-        return Findings([], [f"{method.name} has no light stream, so nothing is read off real frames."])
+    if not method.reads:
+        return Findings([], [f"{method.name} has no light stream that was trained, so nothing is read off real frames."])
     sets = light_sets(data)
     images: list[dict[str, str]] = []
     body, panels = [], {}
@@ -265,7 +265,7 @@ def transfer(method: Method, data: Path, size: int) -> Findings:
     for scene in ("A", "B"):
         batch = load([(path, None) for path in _illuminants(data, scene)], size)
         frames = batch["input"]
-        azimuths = _read(method, batch)[:, 0] if has_light_stream(method.net) else torch.zeros(len(frames))
+        azimuths = _read(method, batch)[:, 0] if method.reads else torch.zeros(len(frames))
         scores[scene], lines = {}, []
         for source, target in permutations(range(len(TEMPERATURES)), 2):
             own = {key: value[source : source + 1] for key, value in batch.items()}
@@ -283,7 +283,7 @@ def transfer(method: Method, data: Path, size: int) -> Findings:
         panels[scene] = ([*heads, "real"], lines)
     note = (
         "Temperature alone: real frames without depth (zeros), labels for the temperatures; the azimuth, which nobody knows, is "
-        + ("what the light stream reads off the input" if has_light_stream(method.net) else "N")
+        + ("what the light stream reads off the input" if method.reads else "N")
         + ", for both lights. PSNR (dB) against the real frame."
     )
     return Findings([markdown(["temperatures", *heads], _transfer_body(scores))], [note], panels)

@@ -21,8 +21,9 @@ class Result:
         seed: Seed of the run.
         config: Hash of the configuration.
         data: Hash of the data and its pair lists.
-        code: Hash of the code that trained it.
+        code: Hash of the code that trained it, or of later code that was confirmed to train the same.
         stream: Hash of the configuration of the light stream that read its guides; None where it has its own, or needs none.
+        stream_code: Hash of the code of that light stream; None where there is none, or where it is not known.
         versions: Versions of torch and of the package.
         machine: Kind of machine that trained it.
         date: Day of the scores, ``2026-01-31``.
@@ -58,6 +59,7 @@ class Result:
     guide: dict[str, float] | None = None
     identity: dict[str, float] | None = None
     readings: dict[str, float] | None = None
+    stream_code: str | None = None
     per_scene: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 

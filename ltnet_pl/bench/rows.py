@@ -37,11 +37,18 @@ class Row:
 
     @property
     def question(self) -> str:
-        """What the row asks: the first line of its last config file that begins with a question, else of its last one."""
+        """What the row asks: the first comment of its last config file whose first comment asks, else that of its last one."""
         if not self.configs:
             return "The default."
-        firsts = [file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in self.configs]
+        firsts = [_first_comment(file) for file in self.configs]
         return next((first for first in reversed(firsts) if "?" in first), firsts[-1])
+
+
+def _first_comment(file: Path) -> str:
+    """The first comment line of a config file; the file's name where it has none."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comments = (line.lstrip("# ") for line in lines if line.startswith("#"))
+    return next(filter(None, comments), file.name)
 
 
 @dataclass(frozen=True)

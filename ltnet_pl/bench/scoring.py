@@ -51,10 +51,17 @@ class Lists(NamedTuple):
 
 
 class Readings(NamedTuple):
-    """What a light stream read on the test pairs: light tensors ``(N, 2)`` of inputs and guides, in their order."""
+    """What a light stream read on the test pairs.
+
+    Args:
+        input: Light tensor ``(N, 2)`` of the inputs, in their order.
+        guide: The same of the guides.
+        code: Hash of the code that trained the light stream; None where it is not known.
+    """
 
     input: Tensor
     guide: Tensor
+    code: str | None = None
 
 
 def write_readings(run: Path, readings: Readings, config: str, data: str) -> None:
@@ -62,7 +69,8 @@ def write_readings(run: Path, readings: Readings, config: str, data: str) -> Non
 
     Networks without a light stream are then scored by them at any time, whatever becomes of the code.
     """
-    content = {"config": config, "data": data} | {key: value.tolist() for key, value in readings._asdict().items()}
+    lights = {"input": readings.input.tolist(), "guide": readings.guide.tolist()}
+    content = {"config": config, "data": data, "code": readings.code} | lights
     with atomic_write(run / READINGS) as file:
         file.write(json.dumps(content).encode())
 
@@ -77,7 +85,8 @@ def read_readings(run: Path, config: str, data: str) -> Readings | None:
         raise InputError(f"{run / READINGS}: {error}; expected what bench wrote: delete it") from error
     if (content["config"], content["data"]) != (config, data):
         return None
-    return Readings(torch.tensor(content["input"]), torch.tensor(content["guide"]))
+    # files of before the code was kept do not say it
+    return Readings(torch.tensor(content["input"]), torch.tensor(content["guide"]), content.get("code"))
 
 
 def lists_of(config: Config) -> Lists:
@@ -183,7 +192,8 @@ def _relight(
     for key in values[0]:
         all_values = torch.cat([value[key].cpu().double() for value in values])
         scenes[key] = [_short(all_values[by_scene[scene]].mean()) for scene in sorted(by_scene)]
-    readings = Readings(*map(torch.cat, zip(*codes, strict=True))) if codes else None
+    inputs, guides = zip(*codes, strict=True) if codes else ((), ())
+    readings = Readings(torch.cat(inputs), torch.cat(guides)) if codes else None
     return means, scenes, readings
 
 

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE, build_net, resolve
 from ltnet_pl.bench.hashes import cores, machine
+from ltnet_pl.bench.plan import parse_rows
 from ltnet_pl.bench.rows import REFERENCE, read_book
 from ltnet_pl.bench.scoring import ask
 from ltnet_pl.files import atomic_write
@@ -118,11 +119,12 @@ def speed(
     """Time every row's network on one image, side by side.
 
     Random weights, one synthetic image with its depth and a guide of 256 pixels; rows take turns, so that a machine that slows
-    down slows all of them. The median is kept in ``speed.json`` of the results and printed as a table.
+    down slows all of them. The median is kept in ``speed.json`` of the results and printed as a table. Rows that were timed
+    before are kept beside them where kind, machine and version of torch are the same, and are replaced where not.
 
     Args:
         size: Side of the image in pixels.
-        rows: Names of rows, separated by commas; by default all.
+        rows: Names of rows, separated by commas; by default all. LTNet and rows that are added are always timed.
         add: Further rows, NAME=FILE.yaml, separated by commas.
         repeats: Timed turns, after one that is not.
         threads: Threads of torch; by default one for each core.
@@ -141,8 +143,9 @@ def speed(
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no GPU here; leave it out")
     book = read_book(Path(experiments), add)
-    names = rows.split(",") if rows else list(book.rows)
-    chosen = [book.rows[name] for name in dict.fromkeys([REFERENCE, *names]) if book.choose(next(iter(book.seeds)), [name])]
+    names = parse_rows(rows, add) or list(book.rows)
+    # any tier, since rows are named
+    chosen = book.choose(next(iter(book.seeds)), [REFERENCE, *names])
     before = torch.get_num_threads()
     torch.set_num_threads(threads or cores())
     try:
@@ -157,8 +160,9 @@ def speed(
         count = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    kind = f"{device}, {'bf16' if bf16 else 'float32'}, {'compiled' if compile else 'eager'}, {size} px"
-    record = {
+    how = f"{device}, {'bf16' if bf16 else 'float32'}, {'compiled' if compile else 'eager'}"
+    kind = f"{how}, {size} px, {count} thread{'s' if count > 1 else ''}"
+    record: dict[str, Any] = {
         "machine": machine(device == "cuda"),
         "date": datetime.date.today().isoformat(),
         "threads": count,
@@ -168,8 +172,11 @@ def speed(
     path = Path(results) / "speed.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = read_speed(path)
-    if kind in kept and kept[kind]["machine"] == record["machine"]:
-        record["rows"] = kept[kind]["rows"] | found
+    before_it = kept.get(kind, record)
+    if all(before_it[key] == record[key] for key in ("machine", "torch")):
+        record["rows"] = before_it["rows"] | found
+    else:
+        print(f"{path}: what was timed on {before_it['machine']} with torch {before_it['torch']} is replaced")
     with atomic_write(path) as file:
         file.write((json.dumps(kept | {kind: record}, indent=1) + "\n").encode())
     given = {"size": size, "rows": rows, "add": add, "repeats": repeats, "threads": threads, "device": device}
@@ -177,7 +184,7 @@ def speed(
     said = [f"--{key} {value}" for key, value in given.items() if value is not None and value != defaults.get(key)]
     said += [f"--{key}" for key, value in (("bf16", bf16), ("compile", compile)) if value]
     command = " ".join(["python -m ltnet_pl bench speed", *said])
-    print(f"`{command}` ({kind}; {record['machine']}; {count} threads; {record['date']})\n")
+    print(f"`{command}` ({kind}; {record['machine']}; {record['date']})\n")
     reference = found[REFERENCE]["ms"]
     head = ["row", "ms", f"ratio to {REFERENCE}", "peak memory (MiB)"]
     body = [
@@ -188,7 +195,7 @@ def speed(
 
 
 def read_speed(path: Path) -> dict[str, Any]:
-    """What `speed` measured, by kind of run (``cpu, float32, eager, 1024 px``); empty where nothing was.
+    """What `speed` measured, by kind of run (``cpu, float32, eager, 1024 px, 2 threads``); empty where nothing was.
 
     Raises:
         InputError: If the file is broken.

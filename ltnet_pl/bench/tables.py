@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,17 +41,17 @@ class Column:
 
     def text(self, results: Sequence[Result]) -> str:
         """The cell."""
-        mean = self.mean(results)
-        if math.isnan(mean):
+        known = [value for value in map(self.value, results) if not math.isnan(value)]
+        if not known:
             return MISSING
-        shown = f"{mean:.{self.digits}f}"
-        if self.spread and len(results) > 1:
-            shown += f" ± {statistics.stdev(map(self.value, results)):.{self.digits}f}"
+        shown = f"{statistics.fmean(known):.{self.digits}f}"
+        if self.spread and len(known) > 1:
+            shown += f" ± {statistics.stdev(known):.{self.digits}f}"
         return shown
 
 
 def columns(results: Sequence[Result], milliseconds: Mapping[str, float], timing: str) -> list[Column]:
-    """The columns that any of these results fill.
+    """The columns that any of these results fill; the number of seeds only where it is not one for every row.
 
     Args:
         results: All results of the tables.
@@ -59,13 +60,15 @@ def columns(results: Sequence[Result], milliseconds: Mapping[str, float], timing
     """
     trunks = list(dict.fromkeys(key.partition("_")[2] for r in results for key in r.label if key.startswith("lpips_")))
     titles = {"squeeze": "SqueezeNet", "alex": "AlexNet", "vgg": "VGG16"}
+    seeds = Counter(r.row for r in results)
     all_columns = [
+        *([Column("seeds", lambda r: seeds[r.row], 0)] if any(count > 1 for count in seeds.values()) else []),
         Column("PSNR", _of("label", "psnr"), 2, max, spread=True),
         *(Column(f"{change}°", _of("label", f"psnr_{change}"), 2, max) for change in AZIMUTH_BINS),
-        Column("SSIM", _of("label", "ssim"), 4, max),
-        *(Column(f"LPIPS ({titles.get(t, t)})", _of("label", f"lpips_{t}"), 4, min) for t in trunks),
-        *(Column(f"MPS ({titles.get(t, t)})", _of("label", f"mps_{t}"), 4, max) for t in trunks),
-        Column("guide PSNR", _of("guide", "psnr"), 2, max),
+        Column("SSIM", _of("label", "ssim"), 4, max, spread=True),
+        *(Column(f"LPIPS ({titles.get(t, t)})", _of("label", f"lpips_{t}"), 4, min, spread=True) for t in trunks),
+        *(Column(f"MPS ({titles.get(t, t)})", _of("label", f"mps_{t}"), 4, max, spread=True) for t in trunks),
+        Column("guide PSNR", _of("guide", "psnr"), 2, max, spread=True),
         Column("guide costs (dB)", lambda r: _of("label", "psnr")(r) - _of("guide", "psnr")(r), 2),
         Column("identity PSNR", _of("identity", "psnr"), 2),
         Column("parameters (M)", lambda r: r.parameters / 1e6, 3),
@@ -125,6 +128,9 @@ def readings_table(results: Mapping[str, Sequence[Result]]) -> str | None:
 def differences_table(results: Mapping[str, Sequence[Result]], against: Mapping[str, str | None]) -> tuple[str, list[str]]:
     """Each row against another, with intervals from a bootstrap over scenes.
 
+    Seeds are compared where both results are of the same data and code. Where no seed is, the code being the only difference, the
+    line says ``other code`` and no numbers.
+
     Args:
         results: Results of each row, one per seed.
         against: The row that each is held against; None for none.
@@ -144,13 +150,17 @@ def differences_table(results: Mapping[str, Sequence[Result]], against: Mapping[
         if not common:
             notes.append(f"{name}: not compared; it has no seed in common with {other} on the same data.")
             continue
-        line = [f"{name} - {other}", ", ".join(str(r.seed) for r in common)]
+        alike = [r for r in common if r.code == reference[r.seed].code]
+        line = [f"{name} - {other}", ", ".join(str(r.seed) for r in alike or common)]
+        if not alike:
+            body.append([*line, *(MISSING for _ in kinds), "other code"])
+            continue
         verdict = MISSING
         for kind, (_, digits) in kinds.items():
-            if not all(kind in x.per_scene["label"] for r in common for x in (r, reference[r.seed])):
+            if not all(kind in x.per_scene["label"] for r in alike for x in (r, reference[r.seed])):
                 line.append(MISSING)
                 continue
-            own, others = ([x.per_scene["label"][kind] for x in of] for of in (common, [reference[r.seed] for r in common]))
+            own, others = ([x.per_scene["label"][kind] for x in of] for of in (alike, [reference[r.seed] for r in alike]))
             found = difference(own, others)
             line.append(_interval(found, digits))
             if kind == "psnr":

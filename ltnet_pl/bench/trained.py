@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.bench.configs import load_net
+from ltnet_pl.bench.configs import load_net, trained_config
 from ltnet_pl.bench.hashes import machine
+from ltnet_pl.bench.plan import reads
 from ltnet_pl.bench.scoring import TEST_PAIRS, ask, has_light_stream
 from ltnet_pl.bench.training import checkpoint
 from ltnet_pl.data import AnyToAnyDataModule
@@ -35,11 +36,13 @@ class Method:
         name: Its name on pictures and in tables.
         checkpoint: Where its weights are.
         net: The network, in evaluation mode.
+        reads: Whether it has a light stream that was trained.
     """
 
     name: str
     checkpoint: Path
     net: Any
+    reads: bool
 
     @torch.inference_mode()
     def relit(self, batch: Mapping[str, Any]) -> Tensor:
@@ -53,11 +56,11 @@ def load_methods(runs: Sequence[str], light: LightFrom = "label") -> list[Method
     Args:
         runs: Run folders, whose ``checkpoints/last.ckpt`` is taken, or checkpoint files; ``NAME=PATH`` names a row, else it is
             named after its run folder, without ``-seedN`` where that leaves all names different.
-        light: Where networks with a light stream take the lights from. Those without have labels alone, and with ``guide`` their
-            name says so.
+        light: Where networks whose light stream was trained take the lights from. The others have labels alone, and with
+            ``guide`` their name says so.
 
     Raises:
-        InputError: If a path has no checkpoint, a file is none, or two rows have one name.
+        InputError: If a path has no checkpoint, a file is none or another version's, or two rows have one name.
     """
     if light not in get_args(LightFrom):
         raise InputError(f"--light {light}: unknown; expected one of {', '.join(get_args(LightFrom))}: correct it")
@@ -73,10 +76,11 @@ def load_methods(runs: Sequence[str], light: LightFrom = "label") -> list[Method
     methods = []
     for name, file in zip(names, files, strict=True):
         net: Any = load_net(file)
-        ask(net, light)
-        if light == "guide" and not has_light_stream(net) and getattr(net, "light", None):
+        reading = has_light_stream(net) and reads(trained_config(file))
+        ask(net, light if reading else "label")
+        if light == "guide" and not reading and getattr(net, "light", None):
             name += " (label)"
-        methods.append(Method(name, file, net))
+        methods.append(Method(name, file, net, reading))
     return methods
 
 

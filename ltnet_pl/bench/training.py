@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -62,7 +63,8 @@ def read_mark(run: Path) -> Mark | None:
         raise InputError(f"{run / MARK}: {error}; expected what bench wrote: delete the folder {run}") from error
 
 
-def _write_mark(run: Path, mark: Mark) -> None:
+def write_mark(run: Path, mark: Mark) -> None:
+    """Write the mark of a run folder, whole or not at all."""
     with atomic_write(run / MARK) as file:
         file.write((json.dumps(asdict(mark), indent=1) + "\n").encode())
 
@@ -108,22 +110,43 @@ class Trainer:
             InputError: If another process trains it, the folder is none of the benchmark's, or training fails; with the end of
                 its log.
         """
-        if code_hash() != self.code:
-            raise InputError("the package's code was changed since this command began; run it again, on code that stays")
+        self._check_code()
         run.mkdir(parents=True, exist_ok=True)
-        with _locked(run) as lock:
+        with locked(run) as lock:
             mark = self._prepare(run, Mark(config, data, self.code, 0.0, self.threads, time.time(), False), fresh)
-            code = self._child(run, flags, lock)
-            if code != 0:
-                raise InputError(
-                    f"training failed with exit status {code}; the end of {run / 'fit.log'}:\n{_tail(run / 'fit.log')}"
-                )
+            self._train(run, flags, lock)
             found = config_hash(read_config(run / "config.yaml"))
             if found != config:
-                raise InputError(f"{run}: was trained with a configuration of hash {found}, but {config} was asked for")
+                raise InputError(
+                    f"{run}: was trained with a configuration of hash {found}; expected {config}: leave its config files as they "
+                    "are while it trains, and run the command again"
+                )
             mark.seconds += time.time() - mark.begun
             mark.finished = True
-            _write_mark(run, mark)
+            write_mark(run, mark)
+
+    def attempt(self, run: Path, flags: Sequence[str]) -> None:
+        """Run `fit` once, in a folder that holds nothing yet and gets no mark.
+
+        Args:
+            run: The folder.
+            flags: Flags of `fit`, without run folder and checkpoint.
+
+        Raises:
+            InputError: If training fails; with the end of its log.
+        """
+        self._check_code()
+        with locked(run) as lock:
+            self._train(run, flags, lock)
+
+    def _check_code(self) -> None:
+        if code_hash() != self.code:
+            raise InputError("the package's code was changed since this command began; run it again, on code that stays")
+
+    def _train(self, run: Path, flags: Sequence[str], lock: IO[bytes]) -> None:
+        code = self._child(run, flags, lock)
+        if code != 0:
+            raise InputError(f"training failed with exit status {code}; the end of {run / 'fit.log'}:\n{_tail(run / 'fit.log')}")
 
     def _prepare(self, run: Path, wanted: Mark, fresh: bool) -> Mark:
         """The run's mark for this sitting, the folder emptied where what it holds cannot be gone on with."""
@@ -141,7 +164,7 @@ class Trainer:
             for path in run.iterdir():
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        _write_mark(run, wanted)
+        write_mark(run, wanted)
         return wanted
 
     def _child(self, run: Path, flags: Sequence[str], lock: IO[bytes]) -> int:
@@ -188,7 +211,23 @@ class Trainer:
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[IO[bytes]]:
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does, children included."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, interrupt) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[IO[bytes]]:
     """The folder's lock, held as long as this process or a child that inherits it lives.
 
     Raises:

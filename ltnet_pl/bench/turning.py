@@ -146,7 +146,7 @@ def _starts(inputs: Sequence[int]) -> list[int]:
     """The inputs as places on the turn."""
     if not inputs or len(set(inputs)) < len(inputs) or any(azimuth not in range(0, 360, 45) for azimuth in inputs):
         raise InputError(
-            f"--inputs {list(inputs)}; expected azimuths that the set has, each once: some of {list(range(0, 360, 45))}"
+            f"--inputs {list(inputs)}; expected azimuths that the set has, each once: choose some of {list(range(0, 360, 45))}"
         )
     return [azimuth // DEGREES for azimuth in inputs]
 

@@ -1,0 +1,89 @@
+"""`bench speed` as a command: which rows it times, and what it keeps."""
+
+import json
+
+import bench_tiny
+import pytest
+import torch
+
+from ltnet_pl.bench import quality, speed
+from ltnet_pl.cli import main
+
+SMALL = ("--size=32", "--repeats=1")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The command on a tiny benchmark, every row timed at once: as many ms as its name has letters."""
+    experiments = bench_tiny.write_experiments(tmp_path / "experiments")
+    fake = lambda nets, *_: {name: {"ms": float(len(name)), "mib": 1} for name in nets}  # noqa: E731
+    monkeypatch.setattr(speed, "timed", fake)
+    return lambda *more: main(["bench", "speed", f"--results={tmp_path}", f"--experiments={experiments}", *SMALL, *more])
+
+
+def kept(folder):
+    return json.loads((folder / "speed.json").read_text())
+
+
+def test_rows_are_timed_and_kept(tmp_path, capsys):
+    experiments = bench_tiny.write_experiments(tmp_path / "experiments")
+    common = [f"--results={tmp_path}", f"--experiments={experiments}", *SMALL, "--threads=1"]
+    assert main(["bench", "speed", *common, "--rows=CopyInput"]) == 0
+    out = capsys.readouterr().out
+    flags = "--size 32 --rows CopyInput --repeats 1 --threads 1"
+    said = f"`python -m ltnet_pl bench speed {flags}` (cpu, float32, eager, 32 px, 1 thread; "
+    assert said in out
+    assert "| row | ms | ratio to LTNet | peak memory (MiB) |" in out
+    record = kept(tmp_path)["cpu, float32, eager, 32 px, 1 thread"]
+    assert set(record["rows"]) == {"LTNet", "CopyInput"}
+    assert record["rows"]["CopyInput"]["ms"] < record["rows"]["LTNet"]["ms"]
+    assert record["threads"] == 1
+
+
+def test_each_kind_stands_by_itself(run, tmp_path):
+    for more in (["--threads=1"], ["--threads=2"], ["--threads=1", "--bf16"]):
+        assert run("--rows=CopyInput", *more) == 0
+    kinds = ["cpu, float32, eager, 32 px, 1 thread", "cpu, float32, eager, 32 px, 2 threads", "cpu, bf16, eager, 32 px, 1 thread"]
+    assert list(kept(tmp_path)) == kinds
+
+
+def test_mistakes_are_said(run, capsys):
+    assert run("--rows=gone") == 2
+    assert run("--size=8") == 2
+    assert "--size 8: expected 16 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", [None, {"machine": "9 cores, Y"}, {"torch": "1.0"}])
+def test_rows_of_another_machine_or_torch_are_not_kept_beside(run, tmp_path, capsys, other):
+    assert run("--rows=CopyInput", "--threads=1") == 0
+    ((kind, record),) = kept(tmp_path).items()
+    (tmp_path / "speed.json").write_text(json.dumps({kind: record | (other or {})}))
+    capsys.readouterr()
+    assert run("--rows=LTNet", "--threads=1") == 0
+    assert set(kept(tmp_path)[kind]["rows"]) == ({"LTNet", "CopyInput"} if other is None else {"LTNet"})
+    assert kept(tmp_path)[kind]["torch"] == torch.__version__
+    assert ("is replaced" in capsys.readouterr().out) == (other is not None)
+
+
+def test_rows_that_are_added_are_timed(run, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("# Is it fast?\nmodel: {net: {class_path: ltnet_pl.nets.UNet}}\n")
+    assert run("--rows=CopyInput,CopyInput", f"--add=mine={mine}") == 0
+    ((_, record),) = kept(tmp_path).items()
+    assert set(record["rows"]) == {"LTNet", "CopyInput", "mine"}
+
+
+def test_tables_take_the_cpu_with_most_threads(tmp_path):
+    kinds = {
+        "cpu, float32, eager, 1024 px, 1 thread": 1,
+        "cpu, float32, eager, 1024 px, 2 threads": 2,
+        "cpu, float32, eager, 1024 px, 16 threads": 16,
+        "cpu, bf16, eager, 1024 px, 32 threads": 32,
+        "cuda, float32, eager, 1024 px, 64 threads": 64,
+        "cpu, float32, eager, 4096 px, 64 threads": 64,
+    }
+    records = {kind: {"threads": count, "rows": {"a": {"ms": float(count)}}} for kind, count in kinds.items()}
+    (tmp_path / "speed.json").write_text(json.dumps(records))
+    assert quality._times(tmp_path) == ("cpu, float32, eager, 1024 px, 16 threads", {"a": 16.0})
+    (tmp_path / "speed.json").unlink()
+    assert quality._times(tmp_path) == ("", {})
