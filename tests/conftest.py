@@ -85,7 +85,11 @@ def _seeded():
 @pytest.fixture(scope="session")
 def vidit_root(tmp_path_factory):
     """Six analytic scenes of 40x56 pixels in the any-to-any training layout, 2500, 4500 and 6500 K; read only."""
-    return scenes.write_any_to_any(tmp_path_factory.mktemp("vidit"))
+    root = scenes.write_any_to_any(tmp_path_factory.mktemp("vidit"))
+    names = {path.name for path in root.iterdir()}
+    yield root
+    added = {path.name for path in root.iterdir()} - names
+    assert not added, f"a test that takes vidit_root wrote {sorted(added)} into it; use vidit_copy there"
 
 
 @pytest.fixture
