@@ -29,6 +29,7 @@ COMMANDS = {
     "test": Command("ltnet_pl.experiment:run", "Score a network on the test pairs; writes metrics, relit images and panels."),
     "predict": Command("ltnet_pl.experiment:run", "Relight a folder of images."),
     "render": Command("ltnet_pl.render:render", "Render a data set of physically based scenes in VIDIT's layout."),
+    "cache": Command("ltnet_pl.cache:cache", "Decode and resize a set once, into arrays that training maps from disk."),
     "fit-rig": Command("ltnet_pl.rig_fit:fit_rig", "Find where the lights of a set stand, and its cameras."),
     "report": Command("ltnet_pl.report:report", "Turn tested runs into a table and one HTML page."),
     "bench": Command("ltnet_pl.bench:bench", "Compare methods: quality, speed, looks, turning, real."),
@@ -83,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def flags(name: str, call: Callable[..., None], args: list[str]) -> dict[str, Any]:
-    """Arguments of a plain function from its flags; a first parameter without a default is given without a flag.
+    """Arguments of a plain function from its flags; the first parameters, without a default, are given without a flag.
 
     Args:
         name: The command.
@@ -99,13 +100,14 @@ def flags(name: str, call: Callable[..., None], args: list[str]) -> dict[str, An
     described = docstring_parser.parse(call.__doc__ or "")
     parser = ArgumentParser(prog=f"python -m ltnet_pl {name}", description=described.short_description, allow_abbrev=False)
     parameters = inspect.signature(call).parameters
-    first = next(iter(parameters.values()))
+    helps = {p.arg_name: p.description for p in described.params}
     skip: set[str | int] = set()
-    if first.default is inspect.Parameter.empty:
-        many = str(first.annotation).startswith("list")
-        helps = {p.arg_name: p.description for p in described.params}
-        parser.add_argument(first.name, nargs="+" if many else None, type=str, help=helps.get(first.name))
-        skip = {first.name}
+    for parameter in parameters.values():
+        if parameter.default is not inspect.Parameter.empty:
+            break
+        many = str(parameter.annotation).startswith("list")
+        parser.add_argument(parameter.name, nargs="+" if many else None, type=str, help=helps.get(parameter.name))
+        skip.add(parameter.name)
     parser.add_function_arguments(call, skip=skip, as_group=False)
     # a switch may stand alone: --table is --table true
     switches = {f"--{key}" for key, parameter in parameters.items() if isinstance(parameter.default, bool)}

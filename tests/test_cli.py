@@ -214,7 +214,7 @@ def test_table_matches_the_real_parsers(name, capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     flags = {"fit": "--trainer.max_steps", "validate": "--ckpt_path", "test": "--metrics.lpips_weights", "predict": "--data"}
-    flags |= {"render": "--scenes", "report": "--output", "bench": "quality", "fit-rig": "--out"}
+    flags |= {"render": "--scenes", "report": "--output", "bench": "quality", "fit-rig": "--out", "cache": "--verify"}
     assert flags[name] in out
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import platform
-import sys
 from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
@@ -14,6 +12,7 @@ from threading import Lock
 
 import torch
 
+from ltnet_pl.processes import cores
 from ltnet_pl.vidit import Pair, find_settings
 
 ROOMS = ("nets", "geometry", "losses", "data", "vidit", "callbacks", "augment", "tasks", "light", "metrics", "lpips")
@@ -86,11 +85,6 @@ def bare(source: str) -> str:
             kept = [part for part in body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]  # ast.AST has no body, but getattr found one
     return ast.unparse(tree)
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def machine(gpu: bool = False) -> str:

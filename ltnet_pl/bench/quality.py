@@ -13,7 +13,7 @@ import torch
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.confirm import Confirmer
-from ltnet_pl.bench.hashes import code_hash, cores
+from ltnet_pl.bench.hashes import code_hash
 from ltnet_pl.bench.plan import Job, Planner, parse_numbers, parse_rows, what_is_new, why_stale
 from ltnet_pl.bench.results import Result, read_result
 from ltnet_pl.bench.rows import REFERENCE, Book, Row, read_book
@@ -22,6 +22,7 @@ from ltnet_pl.bench.speed import read_speed
 from ltnet_pl.bench.tables import report
 from ltnet_pl.bench.training import Trainer, terminable
 from ltnet_pl.metrics import MetricSettings
+from ltnet_pl.processes import cores
 
 SET: dict[str, Any] = {"scenes": 128, "size": 128, "seed": 21, "variant": "scalar_rgb"}
 """How the benchmark's set is rendered; the variant that starts everywhere."""

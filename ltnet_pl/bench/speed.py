@@ -18,11 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE, build_net, resolve
-from ltnet_pl.bench.hashes import cores, machine
+from ltnet_pl.bench.hashes import machine
 from ltnet_pl.bench.plan import parse_rows
 from ltnet_pl.bench.rows import REFERENCE, read_book
 from ltnet_pl.bench.scoring import ask
 from ltnet_pl.files import atomic_write
+from ltnet_pl.processes import cores
 from ltnet_pl.report.tables import MISSING, markdown
 
 GUIDE_SIZE = 256

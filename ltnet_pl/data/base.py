@@ -13,10 +13,11 @@ from torch.utils.data import Sampler
 
 from ltnet_pl import InputError
 from ltnet_pl.augment import Augment, AugmentSettings
+from ltnet_pl.data.cached import FrameCache
 from ltnet_pl.data.datasets import Draw, Loader, PairDataset, TrainingDataset, Truth, collate, no_depth
 from ltnet_pl.data.frames import Frames, fitted_size
 from ltnet_pl.data.sampler import EpochSampler
-from ltnet_pl.vidit import Pair, View, image_size, read_scene
+from ltnet_pl.vidit import Pair, View, read_scene
 
 # a checkpoint keeps these settings, and torch refuses to load classes that it does not know
 torch.serialization.add_safe_globals([AugmentSettings])
@@ -57,7 +58,9 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         augment: Random changes of training samples.
         test_split: The list that `test` runs on: test, val, or identity (asks for the light that is there already).
         num_workers: Processes that read and augment; 0 does it in the training process.
-        cache_mb: Memory for decoded frames per reading process, in MB; 0 decodes anew each time.
+        cache_mb: Memory for decoded frames per reading process, in MB; 0 decodes anew each time. Frames of a cache need none.
+        cache: Folder that `cache` made of `root`, or a list of such folders, for instance also of `val_root`; frames of sets
+            without one are decoded from their files. The cache must be of this `size`.
         seed: Seed of the training samples.
     """
 
@@ -82,6 +85,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         num_workers: int = 0,
         cache_mb: int = 512,
         seed: int = 0,
+        cache: str | list[str] | None = None,
     ) -> None:
         super().__init__()
         # the whole config is logged by RunConfig; a logger cannot take frozen dataclasses
@@ -105,6 +109,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         self.val_scenes, self.test_scenes, self.samples_per_epoch = val_scenes, test_scenes, samples_per_epoch
         self.folders = {"val": (val_root, val_target_root), "test": (test_root, test_target_root)}
         self.augment, self.test_split, self.num_workers, self.seed = augment, test_split, num_workers, seed
+        self.cache, self.cache_mb = [] if cache is None else [cache] if isinstance(cache, str) else cache, cache_mb
         self.frames = Frames(size, cache_mb)
         self.datasets: dict[str, TrainingDataset | PairDataset] = {}
 
@@ -123,8 +128,12 @@ class RelightDataModule(pl.LightningDataModule, ABC):
             stage: ``fit``, ``validate``, ``test``; None for all.
 
         Raises:
-            InputError: If the set lacks what the stage needs.
+            InputError: If the set lacks what the stage needs, or a cache is of another set or size, or stale.
         """
+        if self.cache and not self.frames.caches:
+            folders = [self.root, *(folder for both in self.folders.values() for folder in both)]
+            roots = [Path(folder) for folder in folders if folder is not None]
+            self.frames = Frames(self.size, self.cache_mb, [FrameCache(Path(folder), self.size, roots) for folder in self.cache])
         if stage in (None, "fit") and "train" not in self.datasets:
             draw, length, views = self.training_pairs()
             for view in views:
@@ -168,7 +177,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         sizes: dict[str, tuple[tuple[int, int], View]] = {}
         for view in views:
             if view.scene not in sizes:
-                sizes[view.scene] = (fitted_size(image_size(view.image), self.size), view)
+                sizes[view.scene] = (fitted_size(self.frames.original(view.image), self.size), view)
         (first, view), *others = sizes.values()
         for other, odd in others:
             if other != first:

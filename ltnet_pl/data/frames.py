@@ -1,11 +1,11 @@
-"""Frames from disk at the wanted size, each decoded once per process as long as memory allows."""
+"""Frames at the wanted size: from a cache on disk where there is one, else decoded once per process as long as memory allows."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from PIL import Image
 
 from ltnet_pl import InputError
 from ltnet_pl.augment import resized_depth
+from ltnet_pl.data.cached import Frame, FrameCache
 from ltnet_pl.vidit import image_size, read_depth, read_image
 
 
@@ -44,13 +45,6 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.array(Image.fromarray(image).resize((width, height), method))
 
 
-class _Frame(NamedTuple):
-    """A decoded file as it is served, and the height and width that it has on disk."""
-
-    array: NDArray[Any]
-    original: tuple[int, int]
-
-
 class Frames:
     """Reads images and depths, resizes them, and remembers the most recently used ones.
 
@@ -60,12 +54,13 @@ class Frames:
     Args:
         size: Length to which the shorter side is resized, in pixels; None keeps the files' size.
         cache_mb: Memory for decoded frames per process, in MB (10^6 bytes); 0 remembers nothing.
+        caches: Caches of sets, whose frames are mapped and not remembered; files of other folders are decoded.
     """
 
-    def __init__(self, size: int | None, cache_mb: float) -> None:
-        self.size = size
+    def __init__(self, size: int | None, cache_mb: float, caches: Sequence[FrameCache] = ()) -> None:
+        self.size, self.caches = size, tuple(caches)
         self.capacity = int(cache_mb * 1e6)
-        self._held: OrderedDict[tuple[str, Path], _Frame] = OrderedDict()
+        self._held: OrderedDict[tuple[str, Path], Frame] = OrderedDict()
         self._bytes = 0
 
     def image(self, path: Path, partner: Path | None = None) -> NDArray[np.uint8]:
@@ -79,10 +74,10 @@ class Frames:
             InputError: As `ltnet_pl.vidit.read_image`, or if its size is not the partner's.
         """
 
-        def load() -> _Frame:
+        def load() -> Frame:
             image = read_image(path)
             size = (image.shape[0], image.shape[1])
-            return _Frame(resize_image(image, fitted_size(size, self.size)), size)
+            return Frame(resize_image(image, fitted_size(size, self.size)), size)
 
         frame = self._remembered(("image", path), load)
         if partner is not None:
@@ -96,34 +91,50 @@ class Frames:
             InputError: As `ltnet_pl.vidit.read_depth`, or if its size is not the image's.
         """
 
-        def load() -> _Frame:
+        def load() -> Frame:
             depth = read_depth(path)
             size = (depth.shape[0], depth.shape[1])
             self._expect_size_of(image, path, size)  # before the resizing, whose own mistake would hide this one
             fitted = fitted_size(size, self.size)
             if fitted == size:
-                return _Frame(depth, size)
+                return Frame(depth, size)
             small = resized_depth(depth, fitted)
             if not small.any():
                 raise InputError(f"{path}: nothing above 0 is left at {fitted[0]} x {fitted[1]}; raise --data.size")
-            return _Frame(small, size)
+            return Frame(small, size)
 
         frame = self._remembered(("depth", path), load)
         self._expect_size_of(image, path, frame.original)
         return frame.array
 
+    def original(self, image: Path) -> tuple[int, int]:
+        """Height and width that an image has on disk.
+
+        Raises:
+            InputError: As `ltnet_pl.vidit.image_size`.
+        """
+        for cache in self.caches:
+            known = cache.original(image)
+            if known is not None:
+                return known
+        held = self._held.get(("image", image))
+        return image_size(image) if held is None else held.original
+
     def _expect_size_of(self, image: Path, path: Path, found: tuple[int, int]) -> None:
         """Refuse a file whose size on disk is not that of an image of its scene."""
-        held = self._held.get(("image", image))
-        size = image_size(image) if held is None else held.original
+        size = self.original(image)
         if found != size:
             raise InputError(
                 f"{path}: is {found[0]} x {found[1]} (height x width), but {image} is {size[0]} x {size[1]}; expected one size "
                 "for image, depth and ground truth of a scene: resize the odd one (depth by nearest neighbour) or fetch it again"
             )
 
-    def _remembered(self, key: tuple[str, Path], load: Callable[[], _Frame]) -> _Frame:
-        """What was loaded under a key, loading it now if it is not held; the longest unused goes first when memory is full."""
+    def _remembered(self, key: tuple[str, Path], load: Callable[[], Frame]) -> Frame:
+        """What a cache has, or what was loaded under a key, loading it now; the longest unused goes first when memory is full."""
+        for cache in self.caches:
+            mapped = cache.get(key[1])
+            if mapped is not None:
+                return mapped
         held = self._held.get(key)
         if held is not None:
             self._held.move_to_end(key)

@@ -5,22 +5,16 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
-import signal
-import sys
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ltnet_pl import InputError, __version__
 from ltnet_pl.light import SETTINGS, Rig
+from ltnet_pl.processes import cores, in_processes, pause
 from ltnet_pl.render import picture, writer
 from ltnet_pl.render.families import FAMILIES
 from ltnet_pl.render.tracer import DEFAULT_RIG, Tracer
@@ -31,13 +25,6 @@ VARIANTS = ("llvm_ad_rgb", "scalar_rgb")
 
 SMALLEST, LARGEST = 16, 1024
 """Bounds of ``size`` in pixels."""
-
-
-class _Stopped(Exception):
-    """The main process asked the workers to stop."""
-
-
-_stop: Event | None = None
 
 
 def render(
@@ -85,7 +72,12 @@ def render(
         console.print(f"{scenes - len(missing)} of {scenes} scenes are complete already")
     begin = time.perf_counter()
     try:
-        _run(folder, missing, chosen, settings, min(workers or _cores(), max(len(missing), 1)), console)
+        calls = [(folder, i, chosen[i % len(chosen)], settings) for i in missing]
+        died = (
+            f"a render process died, out of memory or by a fault of --variant {settings.variant}; expected it to live; "
+            f"try fewer --workers or another --variant; {writer.RESUME}"
+        )
+        in_processes(_scene, calls, workers or cores(), "rendering", "scenes", console, died)
     except KeyboardInterrupt:
         console.print(f"stopped; every file in {out} is whole; {writer.RESUME}")
         raise SystemExit(130) from None
@@ -94,11 +86,6 @@ def render(
     seconds = time.perf_counter() - begin
     images = len(missing) * len(SETTINGS)
     console.print(f"{images} images in {seconds:.1f} s: {images / seconds:.1f} images per second with {variant}")
-
-
-def _cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _check(
@@ -177,57 +164,9 @@ def choose_variant(variant: str | None, console: Console) -> str:
     )
 
 
-def _run(out: Path, missing: list[int], families: list[str], settings: Settings, workers: int, console: Console) -> None:
-    """Render the missing scenes in processes of their own."""
-    if not missing:
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    columns = (TextColumn("rendering"), BarColumn(), MofNCompleteColumn(), TextColumn("scenes"), TimeRemainingColumn())
-    with (
-        Progress(*columns, console=console) as progress,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stop,)) as pool,
-    ):
-        task = progress.add_task("rendering", total=len(missing))
-        try:
-            futures = [pool.submit(_scene, out, i, families[i % len(families)], settings) for i in missing]
-            for future in as_completed(futures):
-                future.result()
-                progress.advance(task)
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"a render process died, out of memory or by a fault of --variant {settings.variant}; expected it to live; "
-                f"try fewer --workers or another --variant; {writer.RESUME}"
-            ) from error
-        finally:
-            # after the last scene this changes nothing; after an error or Ctrl-C the workers end within one render
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin(stop: Event) -> None:
-    """Prepare a worker: the main process alone answers Ctrl-C, and no worker outlives it."""
-    global _stop
-    _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _pause() -> None:
-    if _stop is not None and _stop.is_set():
-        raise _Stopped
-
-
 def _scene(out: Path, index: int, family: str, settings: Settings) -> None:
     """Render and write one scene."""
-    _pause()
+    pause()
     tracer, level = picture.find(family, settings.seed, index, settings.size, settings.variant, settings.rig)
-    pictures = picture.trace(tracer, level, settings.samples, picture.sampler_of(settings.seed, index), _pause)
+    pictures = picture.trace(tracer, level, settings.samples, picture.sampler_of(settings.seed, index), pause)
     writer.write_scene(out, index, pictures, settings)

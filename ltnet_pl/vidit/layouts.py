@@ -36,6 +36,9 @@ MIRROR_SUFFIX = "_mirror"
 
 Layout = Literal["settings", "one_to_one", "pairs"]
 
+_OTHERS = ("guide", "target", "track1_validation_gt", "track2_validation_gt")
+"""Folders beside ``input`` that hold further images of a set."""
+
 _LIGHTS = {light.name: light for light in SETTINGS}
 _CLAIMED = re.compile(r"(?:Image|Pair)\d", re.ASCII)  # what starts so claims to be VIDIT's, and has to be right
 _EXPECTED = (
@@ -233,6 +236,32 @@ def detect_layout(root: Path) -> Layout:
         InputError: If the folder is missing, a file, empty, or none of the three.
     """
     return _recognise(Path(root)).kind
+
+
+def every_view(root: Path) -> list[View]:
+    """All images of a set, guides and ground truth included, whatever its layout; also a bare folder of ground truth.
+
+    Args:
+        root: Folder in any of the layouts.
+
+    Returns:
+        Views sorted by path; depth as the layout's own function finds it, but a ground truth has none of its own.
+
+    Raises:
+        InputError: If the folder is missing, a file, or holds no VIDIT images.
+    """
+    top = _list(root)
+    for base in (top, top.sub("train")):
+        if base is None:
+            continue
+        depth = base.sub("depth")
+        inputs = [folder for folder in (base, base.sub("input"), base.sub("images")) if folder is not None]
+        others = [folder for name in _OTHERS if (folder := base.sub(name)) is not None]
+        views = [view for folder in inputs for view in _views(folder, base, depth)]
+        views += [view for folder in others for view in _views(folder)]
+        if views:
+            return sorted(views, key=lambda view: view.image)
+    return _recognise(root).views  # which says what it found instead
 
 
 def _require(root: Path, kind: Layout) -> _Found:
