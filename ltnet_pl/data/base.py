@@ -132,7 +132,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         """
         if self.cache and not self.frames.caches:
             folders = [self.root, *(folder for both in self.folders.values() for folder in both)]
-            roots = [Path(folder) for folder in folders if folder is not None]
+            roots = [Path(folder) for folder in folders if folder is not None] or [self.required_root()]
             self.frames = Frames(self.size, self.cache_mb, [FrameCache(Path(folder), self.size, roots) for folder in self.cache])
         if stage in (None, "fit") and "train" not in self.datasets:
             draw, length, views = self.training_pairs()
