@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ltnet_pl import InputError
-from ltnet_pl.data.cached import BLOCKS, FORMAT, HEADER, MANIFEST, SETTINGS, Block, Kind, Source, build_command, unchanged
+from ltnet_pl.data.cached import BLOCKS, FORMAT, HEADER, MANIFEST, SETTINGS, Block, Source, build_command, unchanged
 from ltnet_pl.data.frames import Frames, fitted_size
 from ltnet_pl.files import atomic_write
 from ltnet_pl.processes import cores, in_processes, pause
@@ -30,7 +30,7 @@ SMALLEST_FLOAT16 = 2.0**-14
 class Plan(NamedTuple):
     """An array file to be made: of which files, and of which image each of them must have the size."""
 
-    kind: Kind
+    kind: Literal["image", "depth"]
     array: str
     names: tuple[str, ...]
     partner: str
@@ -84,7 +84,7 @@ def cache(
     blocks = [kept.get(item.array) or _read_block(folder, item.array) for item in plans]
     _remove_others(folder, {item.array for item in plans})
     content = {"format": FORMAT, "source": str(source), "size": size, "depth": depth}
-    _write_json(folder / MANIFEST, content | {"blocks": [block.to_json() for block in blocks if block is not None]})
+    _write_json(folder / MANIFEST, content | {"blocks": [asdict(block) for block in blocks if block is not None]})
     frames, nbytes = sum(len(item.names) for item in plans), sum(block.nbytes for block in blocks if block is not None)
     seconds = time.perf_counter() - begin
     console.print(f"{frames} frames in {len(plans)} arrays, {nbytes / 1e6:.1f} MB, in {seconds:.1f} s")
@@ -145,7 +145,7 @@ def _kept(folder: Path, source: Path, item: Plan, verify: bool) -> Block | None:
     if [file.hash for file in found] != [file.hash for file in block.files]:
         return None
     block = replace(block, files=found)
-    _write_json(_beside(array), block.to_json())
+    _write_json(_beside(array), asdict(block))
     return block
 
 
@@ -177,16 +177,15 @@ def _build(folder: Path, source: Path, item: Plan, size: int | None, depth: str)
         if not unchanged(source, files[-1]):
             raise InputError(f"{source / name}: was changed while it was read; wait until the set is whole, then run again")
     stacked = np.stack(arrays)
-    data = stacked.tobytes()
     path = folder / item.array
     path.parent.mkdir(parents=True, exist_ok=True)
     _beside(path).unlink(missing_ok=True)
     with atomic_write(path) as file:
         file.write(_header(stacked))
-        file.write(data)
+        file.write(stacked.data)
     original = image_size(source / item.partner)
-    block = Block(item.kind, item.array, stacked.shape, stacked.dtype.name, original, _digest(data), tuple(files))
-    _write_json(_beside(path), block.to_json())
+    block = Block(item.array, stacked.shape, stacked.dtype.name, original, _digest(stacked.data), tuple(files))
+    _write_json(_beside(path), asdict(block))
 
 
 def _kept_depth(depth: NDArray[np.float32], dtype: str) -> NDArray[Any]:
@@ -233,7 +232,7 @@ def _beside(array: Path) -> Path:
     return array.with_name(f"{array.name}.json")
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | memoryview) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from contract import equal, first
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -291,7 +293,7 @@ def test_command_refuses_folders(vidit_root, tmp_path, capsys):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_built(vidit_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     assert main(["cache", str(vidit_root), str(tmp_path / "cache")]) == 2
     assert "GB are free" in capsys.readouterr().err
     assert not (tmp_path / "cache" / "blocks").exists()
@@ -305,3 +307,23 @@ def test_a_broken_image_is_named_and_the_rest_is_kept(own, capsys):
     assert "Image001_4500_E.png: the image is truncated" in capsys.readouterr().err
     assert not (folder / "manifest.json").exists()
     assert (folder / "blocks" / "Image000.images.npy").exists()
+
+
+@pytest.mark.slow
+def test_fit_from_a_cache_gives_the_same_weights(vidit_root, built, tmp_path):
+    states = []
+    given = {"root": vidit_root, "pairs": tmp_path / "pairs", "val_scenes": 2, "test_scenes": 2, "crop": 32, "size": "null"}
+    for name, flags in (("files", []), ("cache", [f"--data.cache={built}"])):
+        run = tmp_path / name
+        configs = ["--config", "experiments/base.yaml", "--config", "experiments/debug.yaml"]
+        data = [f"--data.{key}={value}" for key, value in given.items()]
+        assert main(["fit", *configs, *data, f"--trainer.default_root_dir={run}", *flags]) == 0
+        states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_cache_without_a_set_asks_for_the_set(built):
+    data = AnyToAnyDataModule(cache=str(built))
+    with pytest.raises(InputError, match="root is not given"):
+        data.setup("fit")

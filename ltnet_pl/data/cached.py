@@ -12,9 +12,9 @@ import json
 import math
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,6 @@ MANIFEST, SETTINGS, BLOCKS = "manifest.json", "settings.json", "blocks"
 
 HEADER = 128
 """Bytes before the numbers of an array file: numpy's own header, padded to this."""
-
-Kind = Literal["image", "depth"]
 
 
 class Frame(NamedTuple):
@@ -62,7 +60,6 @@ class Block:
     """One array file.
 
     Args:
-        kind: ``image`` or ``depth``.
         array: Its path within the cache.
         shape: ``(n, H, W, 3)`` or ``(n, H, W)``.
         dtype: ``uint8``, ``float32`` or ``float16``.
@@ -71,7 +68,6 @@ class Block:
         files: What its n frames were made of, in their order.
     """
 
-    kind: Kind
     array: str
     shape: tuple[int, ...]
     dtype: str
@@ -84,21 +80,17 @@ class Block:
         """Length of the array file."""
         return HEADER + math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
-    def to_json(self) -> dict[str, Any]:
-        """As it is written."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Block:
         """What was written; KeyError, TypeError or ValueError where it is no block."""
         files = tuple(Source(**file) for file in content["files"])
         shape, original = tuple(int(n) for n in content["shape"]), tuple(int(n) for n in content["original"])
-        kind, dtype = content["kind"], str(content["dtype"])
-        if kind not in ("image", "depth") or len(original) != 2 or len(files) != shape[0] or min(shape) < 1:
+        dtype = str(content["dtype"])
+        if len(original) != 2 or len(files) != shape[0] or min(shape) < 1:
             raise ValueError("no block")
         if dtype not in ("uint8", "float32", "float16"):
             raise ValueError("no block")
-        return cls(kind, str(content["array"]), shape, dtype, (original[0], original[1]), str(content["checksum"]), files)
+        return cls(str(content["array"]), shape, dtype, (original[0], original[1]), str(content["checksum"]), files)
 
 
 class FrameCache:
@@ -116,18 +108,18 @@ class FrameCache:
     def __init__(self, folder: Path, size: int | None, roots: Sequence[Path]) -> None:
         self.folder = folder
         manifest = read_manifest(folder)
-        self.source = Path(manifest["source"])
-        again = build_command(self.source, folder, manifest["size"])
+        source = Path(manifest["source"])
+        again = build_command(source, folder, manifest["size"])
         if manifest["size"] != size:
             raise InputError(
                 f"--data.cache {folder} holds frames of {_side(manifest['size'])}, but --data.size asks for {_side(size)}; "
                 f"expected one size: set --data.size {'null' if manifest['size'] is None else manifest['size']}, or make "
-                "another cache: " + build_command(self.source, Path("OTHER"), size)
+                "another cache: " + build_command(source, Path("OTHER"), size)
             )
-        mine = [root for root in roots if root.resolve() == self.source]
+        mine = [root for root in roots if root.resolve() == source]
         if not mine:
             raise InputError(
-                f"--data.cache {folder} was made of {self.source}, but this run reads {', '.join(map(str, roots))}; expected a "
+                f"--data.cache {folder} was made of {source}, but this run reads {', '.join(map(str, roots))}; expected a "
                 f"cache of one of these: {build_command(roots[0], Path('OTHER'), size)}; where the set was moved, the same with "
                 "the cache's own folder takes what has not changed"
             )
@@ -217,7 +209,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise InputError(f"{path}: is of format {content['format']}; expected {FORMAT}: remove the cache and make it anew")
         blocks = [Block.from_json(block) for block in content["blocks"]]
         size = None if content["size"] is None else int(content["size"])
-        return {"source": str(content["source"]), "size": size, "depth": str(content["depth"]), "blocks": blocks}
+        return {"source": str(content["source"]), "size": size, "blocks": blocks}
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path}: is broken ({error!r}); remove it and run the cache command again") from error
 

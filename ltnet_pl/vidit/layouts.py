@@ -245,7 +245,7 @@ def every_view(root: Path) -> list[View]:
         root: Folder in any of the layouts.
 
     Returns:
-        Views sorted by path; depth as the layout's own function finds it, but a ground truth has none of its own.
+        Views sorted by path; depth as the layout's own function finds it, of guides and ground truth only beside them.
 
     Raises:
         InputError: If the folder is missing, a file, or holds no VIDIT images.
