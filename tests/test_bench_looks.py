@@ -234,7 +234,7 @@ def test_a_network_that_fails_fails_as_it_is(runs, monkeypatch):
 @pytest.mark.parametrize("what", ["looks", "turning", "real"])
 def test_the_commands_refuse_other_versions_in_one_line(what, runs, vidit_copy, made_up, tmp_path, capsys):
     file = kept(runs["ltnet-seed0"], tmp_path / "other.ckpt", lambda c: c["state_dict"].pop("net.mix.0.bias"))
-    flags = [f"--data={made_up}"] if what == "real" else [f"--data={vidit_copy}", "--scenes=1", "--test_scenes=2"]
+    flags = [str(made_up)] if what == "real" else [f"--data={vidit_copy}", "--scenes=1", "--test_scenes=2"]
     flags += {"looks": [f"--out={tmp_path}"], "turning": [f"--out={tmp_path}", f"--results={tmp_path / 'x.json'}"]}.get(what, [])
     assert main(["bench", what, file, *flags]) == 2
     error = capsys.readouterr().err

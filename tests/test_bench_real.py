@@ -224,7 +224,7 @@ def test_photographs_are_scored_pair_by_pair(made_up):
 
 def test_the_command_prints_tables_and_writes_panels(made_up, tmp_path, capsys):
     run = save(tmp_path / "runs/tiny-seed0/checkpoints/last.ckpt", LTNet, widths=[8, 12], steps=4, light_width=8)
-    assert main(["bench", "real", run, "--data", str(made_up), "--output", str(tmp_path / "out"), "--size", "32"]) == 0
+    assert main(["bench", "real", run, str(made_up), "--output", str(tmp_path / "out"), "--size", "32"]) == 0
     printed = capsys.readouterr().out
     for head in ("| images |", "| Direction of the input: true, then read as |", "| temperatures |", "| object |"):
         assert head in printed
