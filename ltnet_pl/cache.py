@@ -17,14 +17,25 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ltnet_pl import InputError
-from ltnet_pl.data.cached import BLOCKS, FORMAT, HEADER, MANIFEST, SETTINGS, Block, Source, build_command, unchanged
+from ltnet_pl.data.cached import (
+    BLOCKS,
+    FORMAT,
+    HEADER,
+    MANIFEST,
+    SETTINGS,
+    Block,
+    Source,
+    build_command,
+    other_format,
+    unchanged,
+)
 from ltnet_pl.data.frames import Frames, fitted_size
-from ltnet_pl.files import atomic_write
+from ltnet_pl.files import atomic_write, locked
 from ltnet_pl.processes import cores, in_processes, pause
 from ltnet_pl.vidit import every_view, image_size
 
 SMALLEST_FLOAT16 = 2.0**-14
-"""Depth closer than this share of the farthest would become background in 16 bits."""
+"""Share of the farthest below which 16 bits lose precision; what is closer is kept at it."""
 
 
 class Plan(NamedTuple):
@@ -53,42 +64,63 @@ def cache(
         data: Folder of the set, in any of VIDIT's layouts.
         out: Folder of the cache; new, empty, or a cache of the same settings.
         size: Resize all frames so that the shorter side has this many pixels, as --data.size does; by default the files' size.
-        depth: How depth is kept: float32 as it is, or float16, whose scale is 1 at the farthest point, half the bytes, and
-            a relative error of 0.0005, which roughens normals.
+        depth: How depth is kept: float32 as it is, or float16, half the bytes, whose scale is 1 at the farthest point. Its
+            relative error of 0.0005 roughens normals; what is closer than 1/16384 of the farthest is put there.
         workers: Number of processes; by default one for each available core.
-        verify: Also read every array that is there and compare its checksum; what is damaged is made anew.
+        verify: Also read every array and every file of the set and compare their checksums, whatever their times say; what is
+            damaged or was changed is made anew.
 
     Raises:
-        InputError: If an argument is out of range, a file of the set is broken, the folder holds something else, or the disk is
-            too small.
+        InputError: If an argument is out of range, a file of the set is broken, the folder holds something else or is being
+            written by another process, or the disk is too small.
     """
     for flag, value, least in (("size", size, 8), ("workers", workers, 1)):
         if value is not None and value < least:
             raise InputError(f"--{flag} {value}: expected {least} or more; raise it")
     source, folder, console = Path(data).resolve(), Path(out), Console()
     plans = plan(source)
-    _prepare(folder, {"format": FORMAT, "size": size, "depth": depth})
+    settings = {"format": FORMAT, "size": size, "depth": depth, "source": str(source)}
+    _prepare(folder, settings)
+    with locked(folder, "builds this cache"):
+        # what times say of files elsewhere says nothing of these
+        moved = _begin(folder, settings)
+        _update(source, folder, plans, settings, workers or cores(), verify or moved, console)
+    console.print(f"train with --data.cache {folder}" + ("" if size is None else f" --data.size {size}"), soft_wrap=True)
+
+
+def _update(
+    source: Path, folder: Path, plans: list[Plan], settings: dict[str, Any], workers: int, verify: bool, console: Console
+) -> None:
+    """Make what is missing or stale, remove what belongs to nothing, and write the manifest."""
+    size, depth = settings["size"], settings["depth"]
+    again = f"go on with it by {build_command(source, folder, size, depth)}"
     kept = {item.array: block for item in plans if (block := _kept(folder, source, item, verify)) is not None}
     missing = [item for item in plans if item.array not in kept]
     if kept:
         console.print(f"{len(kept)} of {len(plans)} arrays are up to date")
     _expect_space(folder, source, missing, size, depth)
+    if missing:
+        (folder / MANIFEST).unlink(missing_ok=True)
     begin = time.perf_counter()
-    died = f"a process died, most likely out of memory; expected it to live; try fewer --workers; {_again(source, folder, size)}"
+    died = f"a process died, most likely out of memory; expected it to live; try fewer --workers; {again}"
     try:
         calls = [(folder, source, item, size, depth) for item in missing]
-        in_processes(_build, calls, workers or cores(), "caching", "arrays", console, died, apart=False)
+        in_processes(_build, calls, workers, "caching", "arrays", console, died, apart=False)
     except KeyboardInterrupt:
-        console.print(f"stopped; every array in {folder} is whole; {_again(source, folder, size)}")
+        console.print(f"stopped; every array in {folder} is whole; {again}", soft_wrap=True)
         raise SystemExit(130) from None
-    blocks = [kept.get(item.array) or _read_block(folder, item.array) for item in plans]
+    blocks = list[Block]()
+    for item in plans:
+        block = kept.get(item.array) or _read_block(folder, item.array)
+        if block is None:
+            raise InputError(f"{folder / item.array}: vanished while the cache was built; expected it to stay: {again}")
+        blocks.append(block)
+    _write_json(folder / SETTINGS, settings)
+    _write_json(folder / MANIFEST, settings | {"blocks": [asdict(block) for block in blocks]})
     _remove_others(folder, {item.array for item in plans})
-    content = {"format": FORMAT, "source": str(source), "size": size, "depth": depth}
-    _write_json(folder / MANIFEST, content | {"blocks": [asdict(block) for block in blocks if block is not None]})
-    frames, nbytes = sum(len(item.names) for item in plans), sum(block.nbytes for block in blocks if block is not None)
+    frames, nbytes = sum(len(item.names) for item in plans), sum(block.nbytes for block in blocks)
     seconds = time.perf_counter() - begin
     console.print(f"{frames} frames in {len(plans)} arrays, {nbytes / 1e6:.1f} MB, in {seconds:.1f} s")
-    console.print(f"train with --data.cache {folder}" + ("" if size is None else f" --data.size {size}"))
 
 
 def plan(source: Path) -> list[Plan]:
@@ -105,27 +137,65 @@ def plan(source: Path) -> list[Plan]:
 
 
 def _prepare(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, or see that it holds a cache of the same settings; from now on it is unfinished."""
-    path = folder / SETTINGS
+    """Make the folder, or see that it may become, or is, a cache of these settings.
+
+    Raises:
+        InputError: If it is none, of other settings, or of another set that is still there.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a cache needs a folder: name another")
-    if path.is_file():
+    found = _read_settings(folder)
+    if found is None:
+        if folder.exists() and any(path.name != "lock" for path in folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no cache; expected a new or empty folder: name another")
         try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path}: is broken; remove {folder} and run the same command again") from error
-        if found != settings:
-            named = ", ".join(f"{key} {found.get(key)}" for key in settings if found.get(key) != settings[key])
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
             raise InputError(
-                f"{folder} holds a cache of {named}; expected "
-                + ", ".join(f"{key} {settings[key]}" for key in settings if found.get(key) != settings[key])
-                + ": give the same, or name another folder"
+                f"cannot make the folder {folder}: {error.strerror}; expected a place that can be written to: name another"
+            ) from error
+        return
+    if found.get("format") != FORMAT:
+        raise other_format(folder, found.get("format"))
+    for key, plain in (("size", None), ("depth", "float32")):
+        had, want = found.get(key), settings[key]
+        if had != want:
+            remedy = f"leave --{key} out" if had == plain else f"give --{key} {had}"
+            said = f"without --{key}" if had == plain else f"with --{key} {had}"
+            raise InputError(
+                f"--{key} {want}: {folder} holds a cache that was made {said}; expected the same: {remedy}, or name another "
+                "folder"
             )
-    elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no cache; expected a new or empty folder: name another")
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    other = Path(str(found.get("source")))
+    if str(other) != settings["source"] and other.exists():
+        raise InputError(
+            f"{folder} holds a cache of {other}; expected one of {settings['source']}, or of a set that was moved: name another "
+            "folder, or remove this one"
+        )
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> bool:
+    """Note the settings of a new cache; True where it was made of another folder, which it names until all is compared."""
+    found = _read_settings(folder)
+    if found is None:
+        _write_json(folder / SETTINGS, settings)
+    elif found != settings:
+        (folder / MANIFEST).unlink(missing_ok=True)
+        return True
+    return False
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
+    path = folder / SETTINGS
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: is broken; expected settings of a cache: remove {folder} and run the same command again")
+    return found
 
 
 def _kept(folder: Path, source: Path, item: Plan, verify: bool) -> Block | None:
@@ -138,14 +208,15 @@ def _kept(folder: Path, source: Path, item: Plan, verify: bool) -> Block | None:
         return None
     if verify and _digest(array.read_bytes()[HEADER:]) != block.checksum:
         return None
-    if all(unchanged(source, file) for file in block.files):
+    if not verify and all(unchanged(source, file) for file in block.files):
         return block
     # copied or touched files have other times, and the same bytes
     found = tuple(_source(source, name) for name in item.names)
     if [file.hash for file in found] != [file.hash for file in block.files]:
         return None
-    block = replace(block, files=found)
-    _write_json(_beside(array), asdict(block))
+    if found != block.files:
+        block = replace(block, files=found)
+        _write_json(_beside(array), asdict(block))
     return block
 
 
@@ -239,7 +310,3 @@ def _digest(data: bytes | memoryview) -> str:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic_write(path) as file:
         file.write((json.dumps(content) + "\n").encode())
-
-
-def _again(source: Path, folder: Path, size: int | None) -> str:
-    return f"go on with it by {build_command(source, folder, size)}"

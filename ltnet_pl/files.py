@@ -22,6 +22,29 @@ LIGHT_COLUMNS = tuple(
 
 
 @contextmanager
+def locked(folder: Path, busy: str) -> Iterator[IO[bytes]]:
+    """A folder's lock, held as long as this process or a child that inherits the file lives.
+
+    Args:
+        folder: Gets the file ``lock``.
+        busy: What another process that holds it is doing, for the message.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    import fcntl  # here, since not every system has it
+
+    with open(folder / "lock", "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another process {busy}; wait for it or stop it, then run the same command again"
+            ) from error
+        yield lock
+
+
+@contextmanager
 def atomic_write(path: Path, partial: Path | None = None) -> Iterator[IO[bytes]]:
     """A binary file that appears under its name only when it was written whole.
 

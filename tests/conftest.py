@@ -33,6 +33,7 @@ import scenes  # noqa: E402 - after the environment
 import torch  # noqa: E402 - after the environment
 from hypothesis import settings  # noqa: E402 - after the environment
 
+from ltnet_pl.cache import cache  # noqa: E402 - after the environment
 from ltnet_pl.light import Light, light_tensor  # noqa: E402 - after the environment
 
 # A shared machine makes single examples slow now and then: no deadline, and the same examples every time.
@@ -205,3 +206,20 @@ def made_up(tmp_path_factory):
 def copied(made_up, tmp_path):
     """The same for a test that breaks it."""
     return shutil.copytree(made_up, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def built_cache(vidit_root, tmp_path_factory):
+    """A cache of the shared set at the files' size. Read only."""
+    folder = tmp_path_factory.mktemp("caches") / "cache"
+    cache(str(vidit_root), str(folder), workers=1)
+    return folder
+
+
+@pytest.fixture
+def own_cache(vidit_copy, tmp_path):
+    """A set of two scenes, and a cache of it, which a test may change."""
+    for path in vidit_copy.glob("Image00[2-9]*"):
+        path.unlink()
+    cache(str(vidit_copy), str(tmp_path / "cache"), workers=1)
+    return vidit_copy, tmp_path / "cache"

@@ -21,6 +21,7 @@ from ltnet_pl.bench.quality import SET, ensure_set
 from ltnet_pl.bench.results import read_result, write_result
 from ltnet_pl.bench.training import Trainer
 from ltnet_pl.data import AnyToAnyDataModule
+from ltnet_pl.files import locked
 from ltnet_pl.lpips import TRUNKS
 
 pytestmark = pytest.mark.filterwarnings(
@@ -324,7 +325,7 @@ def test_a_stopped_benchmark_ends_its_children_and_goes_on(tmp_path, data, forei
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on from the last checkpoints" in out
-    with training.locked(run):  # no child holds it any more
+    with locked(run, "trains it"):  # no child holds it any more
         assert not training.read_mark(run).finished
     hold.unlink()
     subprocess.run(command(bench, *flags), check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -6,6 +6,7 @@ import pytest
 
 from ltnet_pl.bench import training
 from ltnet_pl.bench.training import Mark, Trainer
+from ltnet_pl.files import locked
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_code_that_changes_meanwhile_is_refused(run, monkeypatch):
 
 def test_a_run_that_another_process_trains_is_refused(run, monkeypatch):
     monkeypatch.setattr(training, "code_hash", lambda: "code")
-    with training.locked(run), pytest.raises(Exception, match="another process trains it"):
+    with locked(run, "holds it"), pytest.raises(Exception, match="another process trains it"):
         Trainer(1, "code").fit(run, [], "config", "data")
 
 

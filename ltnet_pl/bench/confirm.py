@@ -27,7 +27,8 @@ from ltnet_pl.bench.configs import config_hash, read_config
 from ltnet_pl.bench.plan import Job, why_stale
 from ltnet_pl.bench.results import Result
 from ltnet_pl.bench.scorer import Scorer
-from ltnet_pl.bench.training import Mark, Trainer, locked, read_mark, terminable, write_mark
+from ltnet_pl.bench.training import Mark, Trainer, read_mark, terminable, write_mark
+from ltnet_pl.files import locked
 
 LAST_DIGIT = 1.5e-4
 """Scores are kept with four digits after the point, and may differ by one in the last: more threads add in another order."""
@@ -181,7 +182,7 @@ class Confirmer:
         said = differs(old, new, job.borrows, lost_only=not compared)
         if said is None:
             if mark is not None and compared:
-                with locked(job.run):
+                with locked(job.run, "trains it"):
                     write_mark(job.run, replace(mark, code=code))
                 new = replace(new, machine=old.machine)
             self.scorer.keep(job, new, readings)

@@ -19,7 +19,7 @@ from typing import IO
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import config_hash, read_config
 from ltnet_pl.bench.hashes import code_hash
-from ltnet_pl.files import atomic_write
+from ltnet_pl.files import atomic_write, locked
 
 MARK = "bench.json"
 TAIL = 15
@@ -112,7 +112,7 @@ class Trainer:
         """
         self._check_code()
         run.mkdir(parents=True, exist_ok=True)
-        with locked(run) as lock:
+        with locked(run, "trains it") as lock:
             mark = self._prepare(run, Mark(config, data, self.code, 0.0, self.threads, time.time(), False), fresh)
             self._train(run, flags, lock)
             found = config_hash(read_config(run / "config.yaml"))
@@ -136,7 +136,7 @@ class Trainer:
             InputError: If training fails; with the end of its log.
         """
         self._check_code()
-        with locked(run) as lock:
+        with locked(run, "trains it") as lock:
             self._train(run, flags, lock)
 
     def _check_code(self) -> None:
@@ -224,25 +224,6 @@ def terminable() -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def locked(run: Path) -> Iterator[IO[bytes]]:
-    """The folder's lock, held as long as this process or a child that inherits it lives.
-
-    Raises:
-        InputError: If another process holds it.
-    """
-    import fcntl  # here, since not every system has it
-
-    with open(run / "lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{run}: another process trains it; wait for it or stop it, then run the same command again"
-            ) from error
-        yield lock
 
 
 def _tail(log: Path) -> str:

@@ -1,9 +1,10 @@
 """Frames that were decoded and resized once, mapped from disk: what `python -m ltnet_pl cache` wrote.
 
-A cache is a folder: ``settings.json`` (format, size, kind of depth), ``blocks/`` with one array file for the images of a scene
-and one for each depth, each beside a JSON file that says from which files it was made, and ``manifest.json``, written last,
-which is all of these together. An array is mapped anew for each access and let go with it: its pages belong to the file cache of
-the system, which all processes share and which gives way when memory is short, so a worker holds no frame of its own.
+A cache is a folder: ``settings.json`` (format, size, kind of depth, the set's folder), ``blocks/`` with one array file for the
+images of a scene and one for each depth, each beside a JSON file that says from which files it was made, and ``manifest.json``,
+written last, which is all of these together. An array is mapped anew for each access and let go with it: its pages belong to the
+file cache of the system, which all processes share and which gives way when memory is short, so a worker holds no frame of its
+own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +25,8 @@ from numpy.typing import NDArray
 from ltnet_pl import InputError
 from ltnet_pl.vidit import every_view
 
-FORMAT = 1
-"""Version of the layout; another one is refused."""
+FORMAT = 2
+"""Version of the layout, and of how frames are decoded and resized; a cache of another one is refused."""
 
 MANIFEST, SETTINGS, BLOCKS = "manifest.json", "settings.json", "blocks"
 
@@ -109,19 +112,21 @@ class FrameCache:
         self.folder = folder
         manifest = read_manifest(folder)
         source = Path(manifest["source"])
-        again = build_command(source, folder, manifest["size"])
+        kept = (manifest["size"], manifest["depth"])
+        again = build_command(source, folder, *kept)
         if manifest["size"] != size:
             raise InputError(
                 f"--data.cache {folder} holds frames of {_side(manifest['size'])}, but --data.size asks for {_side(size)}; "
                 f"expected one size: set --data.size {'null' if manifest['size'] is None else manifest['size']}, or make "
-                "another cache: " + build_command(source, Path("OTHER"), size)
+                "another cache: " + build_command(source, Path("OTHER"), size, manifest["depth"])
             )
         mine = [root for root in roots if root.resolve() == source]
         if not mine:
             raise InputError(
                 f"--data.cache {folder} was made of {source}, but this run reads {', '.join(map(str, roots))}; expected a "
-                f"cache of one of these: {build_command(roots[0], Path('OTHER'), size)}; where the set was moved, the same with "
-                "the cache's own folder takes what has not changed"
+                f"cache of one of these: {build_command(roots[0], Path('OTHER'), *kept)}; where the set was moved, the same with "
+                "the cache's own folder takes what has not changed; a folder of ground truth has to be named by "
+                "--data.val_target_root or --data.test_target_root"
             )
         self.root = mine[0]
         self.blocks: list[Block] = manifest["blocks"]
@@ -159,6 +164,11 @@ class FrameCache:
         begin = HEADER + row * count * dtype.itemsize
         page = begin - begin % mmap.ALLOCATIONGRANULARITY
         with open(self.folder / block.array, "rb") as file:
+            if os.fstat(file.fileno()).st_size != block.nbytes:
+                raise InputError(
+                    f"{self.folder / block.array}: was rebuilt or damaged while it was read; expected {block.nbytes} bytes: "
+                    "leave a cache alone while it is trained from, and go on with --ckpt_path last"
+                )
             mapped = mmap.mmap(file.fileno(), begin - page + count * dtype.itemsize, access=mmap.ACCESS_READ, offset=page)
         array: NDArray[Any] = np.frombuffer(mapped, dtype, count, begin - page).reshape(shape)
         if dtype == np.float16:
@@ -205,18 +215,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
-            raise InputError(f"{path}: is of format {content['format']}; expected {FORMAT}: remove the cache and make it anew")
-        blocks = [Block.from_json(block) for block in content["blocks"]]
-        size = None if content["size"] is None else int(content["size"])
-        return {"source": str(content["source"]), "size": size, "blocks": blocks}
+        found = content["format"]
+        if found == FORMAT:
+            blocks = [Block.from_json(block) for block in content["blocks"]]
+            size = None if content["size"] is None else int(content["size"])
+            return {"source": str(content["source"]), "size": size, "depth": str(content["depth"]), "blocks": blocks}
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path}: is broken ({error!r}); remove it and run the cache command again") from error
+    raise other_format(folder, found)
 
 
-def build_command(source: Path, folder: Path, size: int | None) -> str:
+def other_format(folder: Path, found: object) -> InputError:
+    """The error for a cache that another version of this package wrote."""
+    return InputError(f"{folder} holds a cache of format {found}; expected {FORMAT}: remove the folder and make the cache anew")
+
+
+def build_command(source: Path, folder: Path, size: int | None, depth: str) -> str:
     """The command that makes a cache, or brings it up to date."""
-    return f"python -m ltnet_pl cache {source} {folder}" + ("" if size is None else f" --size {size}")
+    flags = [] if size is None else ["--size", str(size)]
+    flags += [] if depth == "float32" else ["--depth", depth]
+    return shlex.join(["python", "-m", "ltnet_pl", "cache", str(source), str(folder), *flags])
 
 
 def _side(size: int | None) -> str:
