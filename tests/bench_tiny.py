@@ -71,7 +71,7 @@ def write_row(path, **init):
     return path
 
 
-def train_here(trainer, run, flags, lock):
+def train_here(trainer, run, flags, lock, threads):
     """What `Trainer._child` does, in this process."""
     with (run / "fit.log").open("a") as log:
         try:
@@ -134,9 +134,9 @@ def trainings(bench, monkeypatch):
     """Names of the run folders that are trained, in their order."""
     names = []
 
-    def child(trainer, run, flags, lock):
+    def child(trainer, run, flags, lock, threads):
         names.append(run.name)
-        return train_here(trainer, run, flags, lock)
+        return train_here(trainer, run, flags, lock, threads)
 
     monkeypatch.setattr(Trainer, "_child", child)
     return names

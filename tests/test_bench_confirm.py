@@ -9,12 +9,14 @@ import pytest
 import torch
 import yaml
 
+from ltnet_pl import InputError
 from ltnet_pl.bench import confirm, training
 from ltnet_pl.bench.configs import config_hash
 from ltnet_pl.bench.plan import Job
 from ltnet_pl.bench.results import Result
 from ltnet_pl.bench.rows import Row
 from ltnet_pl.bench.training import Mark
+from ltnet_pl.files import locked
 
 # ---- what speaks against a result, on runs that are made up
 
@@ -76,9 +78,9 @@ class Case:
             keep=lambda job, result, readings: self.kept.append(result),
         )
         monkeypatch.setattr(training, "code_hash", lambda: "today")
-        monkeypatch.setattr(training.Trainer, "_child", lambda trainer, *given: self.child(trainer.threads, *given))
+        monkeypatch.setattr(training.Trainer, "_child", lambda trainer, *given: self.child(*given))
 
-    def child(self, threads, run, flags, lock):
+    def child(self, run, flags, lock, threads):
         assert run.parent == self.run.parent
         self.threads.append(threads)
         self.flags += flags
@@ -228,6 +230,34 @@ def test_a_scoring_that_fails_is_a_failure(case):
     case.scorer.score = fail
     assert case() == "RuntimeError: broken"
     assert case.failed == ["mine, seed 0"]
+
+
+def test_a_run_that_is_trained_meanwhile_is_left(case):
+    """Its last checkpoint may be of any step."""
+    score, finished = case.scorer.score, training.read_mark(case.run)
+
+    def train_meanwhile(job):
+        with pytest.raises(InputError, match="another process trains it"), locked(job.run, "trains it"):
+            pass
+        return score(job)
+
+    case.scorer.score = train_meanwhile
+    assert case() is None
+    case.kept.clear()
+    training.write_mark(case.run, finished)
+    confirmer = confirm.Confirmer([case.job], case.scorer, 1)
+    settle = confirmer._settle
+
+    def begin_first(job, future):
+        future.result()
+        case.mark(code="today", finished=False)
+        settle(job, future)
+
+    confirmer._settle = begin_first
+    confirmer.run()
+    assert "stays as it is: " in (out := case.capsys.readouterr().out)
+    assert "mine-seed0 was trained meanwhile; run the command again" in out
+    assert case.kept == []
 
 
 @pytest.mark.parametrize(

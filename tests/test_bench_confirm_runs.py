@@ -129,6 +129,22 @@ def test_a_light_stream_is_confirmed_before_what_borrows_it(bench, trainings, mo
     assert "seed 0:" not in capsys.readouterr().out
 
 
+def test_what_borrows_a_confirmed_light_stream_stays_in_the_tables(bench, trainings, monkeypatch, capsys):
+    """Its own confirmation may fail, or not be asked for: the stream that read its guides is the same."""
+    logging(bench, one_to_one=False)
+    set_code(monkeypatch, "earlier")
+    assert bench() == 0
+    before = found(bench, "CopyInput")
+    set_code(monkeypatch, "today")
+    assert bench("--confirm", "--rows=LTNet") == 0
+    assert found(bench, "CopyInput") == replace(before, stream_code="today")
+    capsys.readouterr()
+    assert bench("--table") == 0
+    out = capsys.readouterr().out
+    assert "| CopyInput | " in out
+    assert "left out" not in out
+
+
 @pytest.mark.slow
 def test_a_child_of_its_own_takes_the_same_first_steps(tmp_path, data, foreign):
     """Two processes, one after the other, agree to the last bit."""

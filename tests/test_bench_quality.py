@@ -194,6 +194,57 @@ def test_guides_are_read_anew_when_the_light_stream_is_of_other_code(bench, fore
     assert "3 runs, 0 to do" in capsys.readouterr().out
 
 
+def test_redo_goes_on_where_it_was_stopped(bench, foreign, trainings, tmp_path, monkeypatch, capsys):
+    """Rows of other code are trained anew, each once: what the stopped command finished stands."""
+    bench.one_to_one()
+    add = ",".join(f"{name}={write_row(tmp_path / f'{name}.yaml')}" for name in ("a", "b"))
+    flags = ("--rows=a,b", f"--add={add}")
+    set_code(monkeypatch, "first")
+    assert bench(*flags) == 0
+    set_code(monkeypatch, "second")
+    assert bench(*flags) == 0
+    assert trainings == ["a-seed0", "b-seed0"]
+
+    train = Trainer._child
+
+    def stop(trainer, run, *rest):
+        if run.name == "b-seed0":
+            raise KeyboardInterrupt
+        return train(trainer, run, *rest)
+
+    monkeypatch.setattr(Trainer, "_child", stop)
+    with pytest.raises(SystemExit):
+        bench(*flags, "--redo")
+    assert "stopped; the same command goes on" in capsys.readouterr().out
+    assert (result(bench, "a").code, result(bench, "b").code) == ("second", "first")
+    monkeypatch.setattr(Trainer, "_child", train)
+    trainings.clear()
+    assert bench(*flags, "--redo") == 0
+    assert trainings == ["b-seed0"]
+    assert (result(bench, "a").code, result(bench, "b").code) == ("second", "second")
+    capsys.readouterr()
+    assert bench(*flags, "--redo") == 0
+    assert "2 runs, 0 to do" in capsys.readouterr().out
+
+
+def test_a_loss_that_needs_weights_which_are_not_here_is_left_out(bench, trainings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "nowhere"))
+    (tmp_path / "row.yaml").write_text("# Does it look better?\nmodel: {loss: {perceptual: 0.1}}\n")
+    assert bench("--rows=soft", f"--add=soft={tmp_path / 'row.yaml'}") == 0
+    assert "soft, seed 0: is left out; its loss needs the weights of an LPIPS trunk: name them" in capsys.readouterr().out
+    assert trainings == []
+
+
+def test_a_mean_over_several_states_of_the_code_is_said(bench, foreign, tmp_path, capsys):
+    bench.one_to_one()
+    flags = ("--rows=a", f"--add=a={write_row(tmp_path / 'a.yaml')}", "--seeds=0,1")
+    assert bench(*flags) == 0
+    assert "several states" not in capsys.readouterr().out
+    write_result(bench.results, replace(result(bench, "a"), code="earlier"))
+    assert bench(*flags, "--table") == 0
+    assert "a mean over several states of the code: a." in capsys.readouterr().out
+
+
 def test_a_failing_run_is_reported_and_the_rest_goes_on(bench, foreign, tmp_path, capsys):
     bench.one_to_one()
     bad = write_row(tmp_path / "bad.yaml", broken=True)
@@ -207,7 +258,7 @@ def test_a_failing_run_is_reported_and_the_rest_goes_on(bench, foreign, tmp_path
 
 
 def test_without_the_reference_there_are_no_guides(bench, capsys, monkeypatch):
-    monkeypatch.setattr(Trainer, "_child", lambda trainer, run, flags, lock: (run / "fit.log").write_text("no memory") and 1)
+    monkeypatch.setattr(Trainer, "_child", lambda trainer, run, *_: (run / "fit.log").write_text("no memory") and 1)
     assert bench("--rows=CopyInput") == 2
     captured = capsys.readouterr()
     assert "LTNet, seed 0: is trained too, since its light stream reads the guides of the others" in captured.out

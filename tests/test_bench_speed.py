@@ -1,10 +1,12 @@
 """`bench speed` as a command: which rows it times, and what it keeps."""
 
 import json
+from pathlib import Path
 
 import bench_tiny
 import pytest
 import torch
+from torch import nn
 
 from ltnet_pl.bench import quality, speed
 from ltnet_pl.cli import main
@@ -53,7 +55,7 @@ def test_mistakes_are_said(run, capsys):
     assert "--size 8: expected 16 or more" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("other", [None, {"machine": "9 cores, Y"}, {"torch": "1.0"}])
+@pytest.mark.parametrize("other", [None, {"machine": "9 cores, Y"}, {"torch": "1.0"}, {"code": "x"}])
 def test_rows_of_another_machine_or_torch_are_not_kept_beside(run, tmp_path, capsys, other):
     assert run("--rows=CopyInput", "--threads=1") == 0
     ((kind, record),) = kept(tmp_path).items()
@@ -87,3 +89,25 @@ def test_tables_take_the_cpu_with_most_threads(tmp_path):
     assert quality._times(tmp_path) == ("cpu, float32, eager, 1024 px, 16 threads", {"a": 16.0})
     (tmp_path / "speed.json").unlink()
     assert quality._times(tmp_path) == ("", {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+def test_peak_memory_does_not_depend_on_who_came_before():
+    """Memory that an earlier network gave back to the allocator is counted again where it is used again."""
+
+    class Plus(nn.Module):
+        def forward(self, batch):
+            return {"relit": batch["input"] + 1}
+
+    class Large(nn.Module):
+        def forward(self, batch):
+            # many pieces below the size that malloc maps apart, which it keeps when they are freed
+            pieces = [batch["input"].new_ones(16_000) for _ in range(2000)]
+            self.end = pieces[-1]  # what is below it cannot leave by itself
+            return {"relit": batch["input"] + pieces[0][0]}
+
+    batch = speed.synthetic_batch(512)
+    memory = speed.timed({"first": Plus(), "large": Large(), "last": Plus()}, batch, 1)
+    expected = 3 * 512 * 512 * 4 / 2**20
+    assert memory["large"]["mib"] > 100
+    assert abs(memory["last"]["mib"] - expected) <= 1.5

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,7 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.configs import config_hash, read_config
 from ltnet_pl.bench.plan import Job, why_stale
 from ltnet_pl.bench.results import Result
+from ltnet_pl.bench.rows import REFERENCE
 from ltnet_pl.bench.scorer import Scorer
 from ltnet_pl.bench.training import Mark, Trainer, read_mark, terminable, write_mark
 from ltnet_pl.files import locked
@@ -63,6 +65,7 @@ class Confirmer:
         self.pending: list[Job] = []
         self.failures: list[str] = []
         self.done = 0
+        self._marks: dict[str, Mark | None] = {}
         self._trainers: list[Trainer] = []
         for job in plan:
             result = scorer.found(job)
@@ -94,7 +97,7 @@ class Confirmer:
 
     def _begin(self, job: Job, pool: ThreadPoolExecutor) -> Future[str | None]:
         """Begin to train the first steps, where that is possible and needed; the future says what speaks against the result."""
-        mark = read_mark(job.run) if job.trains else None
+        mark = self._marks[job.name] = read_mark(job.run) if job.trains else None
         why = self._obstacle(job, mark) if job.trains else None
         if why is None and mark is not None and mark.code != self.scorer.code:
             trainer = Trainer(mark.threads, self.scorer.code)
@@ -174,18 +177,26 @@ class Confirmer:
 
     def _score(self, job: Job) -> str | None:
         """Score the final weights; write run and result as today's, or say what differs."""
+        # held all the while, so that nothing is scored that another process trains
+        with locked(job.run, "trains it") if job.trains else nullcontext():
+            return self._score_held(job)
+
+    def _score_held(self, job: Job) -> str | None:
         old, code = self.results[job.name], self.scorer.code
         mark = read_mark(job.run) if job.trains else None
+        if mark != self._marks[job.name]:
+            return f"{job.run} was trained meanwhile; run the command again"
         compared = mark is not None and mark.code != code
         new, readings = self.scorer.score(job)
         # what today's code trained, or what trains nothing, need not reach what earlier code did
         said = differs(old, new, job.borrows, lost_only=not compared)
         if said is None:
             if mark is not None and compared:
-                with locked(job.run, "trains it"):
-                    write_mark(job.run, replace(mark, code=code))
+                write_mark(job.run, replace(mark, code=code))
                 new = replace(new, machine=old.machine)
             self.scorer.keep(job, new, readings)
+            if job.row.name == REFERENCE:
+                self.scorer.rename_stream(job, old.code)
         return said
 
 

@@ -15,7 +15,20 @@ import torch
 from ltnet_pl.processes import cores
 from ltnet_pl.vidit import Pair, find_settings
 
-ROOMS = ("nets", "geometry", "losses", "data", "vidit", "callbacks", "augment", "tasks", "light", "metrics", "lpips")
+ROOMS = (
+    "nets",
+    "geometry",
+    "losses",
+    "data",
+    "vidit",
+    "callbacks",
+    "augment",
+    "tasks",
+    "light",
+    "metrics",
+    "lpips",
+    "bench/scoring",
+)
 """Rooms whose code makes the numbers."""
 
 

@@ -63,7 +63,7 @@ def quality(
         steps: Steps of each run in place of the tier's; kept apart from the tier's own results.
         size: Shorter side of the frames in pixels in place of the tier's; kept apart too.
         table: Only print the tables.
-        redo: Train and score the rows anew, whatever there is.
+        redo: Train and score anew what has a result of other code; the same command goes on where it was stopped.
         confirm: Only look whether results of earlier code are those of today's too, and mark them so: by training the first steps
             again and comparing them bit for bit, and by scoring the final weights again.
         data: Folder of the set.
@@ -140,7 +140,11 @@ class _Bench:
         self.pending: list[Job] = []
         # the reference of a seed comes before those that borrow from it
         for job in plan:
-            if redo or not self._valid(job):
+            if self._lacks_weights(job):
+                print(
+                    f"{job.name}: is left out; its loss needs the weights of an LPIPS trunk: name them by --metrics.lpips_weights"
+                )
+            elif not self._valid(job):
                 self.pending.append(job)
         for seed, reference in scorer.references.items():
             borrowed = any(job.borrows for job in self.pending if job.seed == seed)
@@ -158,20 +162,30 @@ class _Bench:
         known = self.scorer.found(reference)
         code = self.scorer.code if reference in self.pending else None if known is None else known.code
         why = why_stale(job, result, reference, code) or what_is_new(result, self.scorer.metrics.absent)
+        if self.redo:
+            return why is None and result.code == self.scorer.code
         if why is not None and not job.trained(self.scorer.code):
+            # a result of today's code has nothing to confirm: its weights are gone
+            others = result.code != self.scorer.code
+            remedy = "--confirm looks whether the weights are the same by today's code" if others else f"bring {job.run} back"
             print(
                 f"{job.name}: {why}, but there are no weights here that today's code trained, so that it is not scored anew: "
-                "--confirm looks whether the weights are the same by today's code, --redo trains anew"
+                f"{remedy}, --redo trains anew"
             )
             return True
         return why is None
+
+    def _lacks_weights(self, job: Job) -> bool:
+        """Whether a job needs an LPIPS trunk to train that is not at hand, and has no result."""
+        needs = bool(job.config["model"]["loss"].get("perceptual")) and "lpips" in self.scorer.metrics.absent
+        return needs and job.trains and self.scorer.found(job) is None
 
     def run(self) -> list[str]:
         """Do it all; returns what failed."""
         pool = ThreadPoolExecutor(self.side)
         with terminable():
             try:
-                to_train = [job for job in self.pending if job.trains and (self.redo or not job.trained(self.scorer.code))]
+                to_train = [job for job in self.pending if job.trains and not job.trained(self.scorer.code)]
                 futures = {pool.submit(self._train, job): job for job in to_train}
                 # a borrower waits for its reference where that is not trained yet
                 busy = {job.seed for job in to_train if job.row.name == REFERENCE}
@@ -202,7 +216,7 @@ class _Bench:
 
     def _train(self, job: Job) -> None:
         assert job.data_hash is not None
-        self.trainer.fit(job.run, job.flags, job.config_hash, job.data_hash, fresh=self.redo)
+        self.trainer.fit(job.run, job.flags, job.config_hash, job.data_hash)
 
     def _went_well(self, future: Future[None], job: Job) -> bool:
         error = future.exception()
@@ -256,6 +270,9 @@ def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], 
             "trained with other code than is here now (--confirm looks whether it matters, --redo trains anew): "
             f"{'; '.join(other_code)}."
         )
+    mixed = [name for name, results in found.items() if len({result.code for result in results}) > 1]
+    if mixed:
+        notes.append(f"a mean over several states of the code: {', '.join(mixed)}.")
     timing, milliseconds = _times(folder)
     against = {row.name: book.against(row, found) for row in rows}
     return report(command, rows, found, against, notes, milliseconds, timing)

@@ -95,6 +95,17 @@ def read_result(folder: Path, tier: str, row: str, seed: int) -> Result | None:
         raise InputError(f"{path}: {error}; expected a result that bench wrote: delete it to have it made anew") from error
 
 
+def read_results(folder: Path, tier: str, seed: int) -> list[Result]:
+    """All results of a tier and seed.
+
+    Raises:
+        InputError: If a file is broken.
+    """
+    ending = f"-seed{seed}.json"
+    names = sorted(path.name.removesuffix(ending) for path in (folder / tier).glob(f"*{ending}"))
+    return [result for name in names if (result := read_result(folder, tier, name, seed)) is not None]
+
+
 def _compact(content: dict[str, Any]) -> str:
     """JSON with a line for each key, so that differences read well and lists stay short."""
     lines = []

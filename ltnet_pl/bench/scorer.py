@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from ltnet_pl import InputError, __version__
 from ltnet_pl.bench.configs import build_net, digest_of, load_net
 from ltnet_pl.bench.hashes import code_hash, machine
 from ltnet_pl.bench.plan import Job
-from ltnet_pl.bench.results import Result, read_result, write_result
+from ltnet_pl.bench.results import Result, read_result, read_results, write_result
 from ltnet_pl.bench.rows import REFERENCE
 from ltnet_pl.bench.scoring import Readings, score, write_readings
 from ltnet_pl.bench.speed import cost
@@ -87,6 +88,17 @@ class Scorer:
     def found(self, job: Job) -> Result | None:
         """The result on disk; None where there is none."""
         return read_result(self.folder, job.tier, job.row.name, job.seed)
+
+    def rename_stream(self, reference: Job, code: str) -> None:
+        """Name today's code in the results whose guides the reference's light stream read by other code, which was the same.
+
+        Args:
+            reference: The job, whose result is confirmed.
+            code: The hash that its result had.
+        """
+        for result in read_results(self.folder, reference.tier, reference.seed):
+            if result.stream_code == code and result.stream == reference.config_hash:
+                write_result(self.folder, replace(result, stream_code=self.code))
 
     def _stream(self, job: Job) -> Readings:
         """The frozen light stream's readings of the test pairs, the same for all rows of a seed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import gc
 import json
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE, build_net, resolve
-from ltnet_pl.bench.hashes import machine
+from ltnet_pl.bench.hashes import code_hash, machine
 from ltnet_pl.bench.plan import parse_rows
 from ltnet_pl.bench.rows import REFERENCE, read_book
 from ltnet_pl.bench.scoring import ask
@@ -121,7 +122,8 @@ def speed(
 
     Random weights, one synthetic image with its depth and a guide of 256 pixels; rows take turns, so that a machine that slows
     down slows all of them. The median is kept in ``speed.json`` of the results and printed as a table. Rows that were timed
-    before are kept beside them where kind, machine and version of torch are the same, and are replaced where not.
+    before are kept beside them where kind, machine, version of torch and the package's code are the same, and are replaced
+    where not; a ratio is one of rows that were timed together.
 
     Args:
         size: Side of the image in pixels.
@@ -168,16 +170,20 @@ def speed(
         "date": datetime.date.today().isoformat(),
         "threads": count,
         "torch": torch.__version__,
+        "code": code_hash(),
         "rows": found,
     }
     path = Path(results) / "speed.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = read_speed(path)
     before_it = kept.get(kind, record)
-    if all(before_it[key] == record[key] for key in ("machine", "torch")):
+    if all(before_it.get(key) == record[key] for key in ("machine", "torch", "code")):
         record["rows"] = before_it["rows"] | found
     else:
-        print(f"{path}: what was timed on {before_it['machine']} with torch {before_it['torch']} is replaced")
+        print(
+            f"{path}: what was timed on {before_it['machine']} with torch {before_it['torch']} and code "
+            f"{before_it.get('code')} is replaced"
+        )
     with atomic_write(path) as file:
         file.write((json.dumps(kept | {kind: record}, indent=1) + "\n").encode())
     given = {"size": size, "rows": rows, "add": add, "repeats": repeats, "threads": threads, "device": device}
@@ -229,6 +235,8 @@ def timed(nets: dict[str, nn.Module], batch: dict[str, Any], repeats: int, bf16:
         for name, net in nets.items():
             context: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
             gc.collect()
+            if not turn:
+                _trim()
             if device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
                 torch.cuda.synchronize()
@@ -248,6 +256,13 @@ def timed(nets: dict[str, nn.Module], batch: dict[str, Any], repeats: int, bf16:
         name: {"ms": round(statistics.median(values), 2)} | ({"mib": round(peak[name])} if name in peak else {})
         for name, values in found.items()
     }
+
+
+def _trim() -> None:
+    """Give memory that nothing uses any more back to the system, where the C library can: reused, it would not be counted."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _resident(reset: bool = False) -> int | None:

@@ -94,7 +94,7 @@ class Trainer:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def fit(self, run: Path, flags: Sequence[str], config: str, data: str, fresh: bool = False) -> None:
+    def fit(self, run: Path, flags: Sequence[str], config: str, data: str) -> None:
         """Train one run to its end, from its last checkpoint where it has one.
 
         A run folder of another configuration, data or code is emptied first.
@@ -104,7 +104,6 @@ class Trainer:
             flags: Flags of `fit`, without run folder and checkpoint.
             config: Hash of the configuration that these flags resolve to.
             data: Hash of the data.
-            fresh: Start from nothing, whatever there is.
 
         Raises:
             InputError: If another process trains it, the folder is none of the benchmark's, or training fails; with the end of
@@ -113,8 +112,8 @@ class Trainer:
         self._check_code()
         run.mkdir(parents=True, exist_ok=True)
         with locked(run, "trains it") as lock:
-            mark = self._prepare(run, Mark(config, data, self.code, 0.0, self.threads, time.time(), False), fresh)
-            self._train(run, flags, lock)
+            mark = self._prepare(run, Mark(config, data, self.code, 0.0, self.threads, time.time(), False))
+            self._train(run, flags, lock, mark.threads)
             found = config_hash(read_config(run / "config.yaml"))
             if found != config:
                 raise InputError(
@@ -137,40 +136,41 @@ class Trainer:
         """
         self._check_code()
         with locked(run, "trains it") as lock:
-            self._train(run, flags, lock)
+            self._train(run, flags, lock, self.threads)
 
     def _check_code(self) -> None:
         if code_hash() != self.code:
             raise InputError("the package's code was changed since this command began; run it again, on code that stays")
 
-    def _train(self, run: Path, flags: Sequence[str], lock: IO[bytes]) -> None:
-        code = self._child(run, flags, lock)
+    def _train(self, run: Path, flags: Sequence[str], lock: IO[bytes], threads: int) -> None:
+        code = self._child(run, flags, lock, threads)
         if code != 0:
             raise InputError(f"training failed with exit status {code}; the end of {run / 'fit.log'}:\n{_tail(run / 'fit.log')}")
 
-    def _prepare(self, run: Path, wanted: Mark, fresh: bool) -> Mark:
+    def _prepare(self, run: Path, wanted: Mark) -> Mark:
         """The run's mark for this sitting, the folder emptied where what it holds cannot be gone on with."""
         before = read_mark(run)
         if before is None:
             others = [path.name for path in run.iterdir() if path.name not in ("lock", "fit.log")]
             if others:
                 raise InputError(f"{run}: holds {others[0]}, which bench did not write; move it, or name another --runs")
-        elif before.of(wanted.config, wanted.data, wanted.code) and not fresh:
+        elif before.of(wanted.config, wanted.data, wanted.code):
             if checkpoint(run).is_file():
+                # another number of threads adds in another order
+                wanted.threads = before.threads
                 wanted.seconds = before.seconds + max(checkpoint(run).stat().st_mtime - before.begun, 0.0)
         else:
-            if not fresh:
-                print(f"{run}: holds a run of another configuration, data or code; it starts afresh", flush=True)
+            print(f"{run}: holds a run of another configuration, data or code; it starts afresh", flush=True)
             for path in run.iterdir():
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_mark(run, wanted)
         return wanted
 
-    def _child(self, run: Path, flags: Sequence[str], lock: IO[bytes]) -> int:
+    def _child(self, run: Path, flags: Sequence[str], lock: IO[bytes], threads: int) -> int:
         command = [sys.executable, "-m", "ltnet_pl", "fit", *flags, f"--trainer.default_root_dir={run}", "--ckpt_path=last"]
-        count = str(self.threads)
-        threads = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+        count = str(threads)
+        variables = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
         with open(run / "fit.log", "ab") as log:
             log.write(f"$ {' '.join(command)}\n".encode())
             log.flush()
@@ -182,7 +182,7 @@ class Trainer:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **threads},
+                    env={**os.environ, **variables},
                     # Ctrl-C is answered here, and passed on by `stop`
                     start_new_session=True,
                     # where this process is killed, the child keeps the folder locked until it ends
