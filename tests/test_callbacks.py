@@ -164,7 +164,7 @@ def test_rows_of_other_lists_get_names_of_their_own():
 
 @pytest.mark.parametrize("arguments", [{"every": 0}, {"images": -1}])
 def test_panels_refuse(arguments):
-    with pytest.raises(InputError, match="every 1 or more epochs: raise it"):
+    with pytest.raises(InputError, match=rf"{next(iter(arguments))} of the callback Panels is .*; expected . or more: raise it"):
         Panels(**arguments)
 
 

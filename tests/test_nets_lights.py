@@ -34,13 +34,17 @@ def test_label_dropout_decides_what_training_reads(batch):
 
 
 def test_who_is_always_told_reads_nothing(batch):
-    """With labels alone the light stream rests; an unknown label, or a share of dropped ones, wakes it."""
+    """With labels alone the light stream rests, and an unknown label has nobody to read it; a share of dropped ones wakes it."""
     net = awake(LTNet(**SMALL, light="label", label_dropout=0.0))
     for mode in (True, False):
         assert not {"input_code", "guide_code"} & net.train(mode)(batch).keys()
-    out = net({**batch, "target_light": torch.full((3, 2), torch.nan)})
-    assert "guide_code" in out
-    assert "input_code" not in out
+    for key, which in (("input_light", "present"), ("target_light", "wanted")):
+        unknown = batch[key].clone()
+        unknown[1, 1] = torch.nan
+        with pytest.raises(
+            InputError, match=rf"the {which} light of an image is unknown, and this network was trained with labels"
+        ):
+            net({**batch, key: unknown})
     told = LTNet(**SMALL, light="label", label_dropout=0.5).eval()
     told.load_state_dict(net.state_dict())
     assert {"input_code", "guide_code"} <= told(batch).keys()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from contract import analytic
 
-from ltnet_pl.light import MIRED_HALF_RANGE, Light, encode, planckian, to_display, to_linear
+from ltnet_pl.light import DIRECTIONS, MIRED_HALF_RANGE, Light, encode, planckian, to_display, to_linear
 from ltnet_pl.nets.streams import ColourReading, LightStream, own_camera
 from ltnet_pl.nets.tint import Tint
 
@@ -44,23 +44,48 @@ def test_own_camera_of_a_crop():
 
 
 def test_a_crop_reads_the_bearing_of_its_frame():
-    """Left and right parts of traced scenes, matched as frames of their own: the light stands where it stood, on both sides."""
-    stream, errors = LightStream(), {"left": [], "right": []}
-    for index in range(8):
-        for name in ("6500_E", "6500_SW", "6500_W", "6500_SE"):
-            picture, depth, camera, rig = analytic(index, name)
+    """Left and right parts of traced scenes, matched as frames of their own, under all eight directions.
+
+    What is read stands off by a share of the angle to the part's centre, which depends on the direction: the share that is taken
+    must be its mean, and bring the readings nearer to the truth.
+    """
+    stream, angles, offs = LightStream(), [], []
+    for index in range(10):
+        for name in DIRECTIONS:
+            picture, depth, camera, rig = analytic(index, f"6500_{name}")
             width = picture.shape[-1] * 2 // 3
-            for side, left in (("left", 0), ("right", picture.shape[-1] - width)):
+            for left in (0, picture.shape[-1] - width):
                 part = slice(left, left + width)
                 crop = torch.tensor([[0.0, left / picture.shape[-1], 1.0, width / picture.shape[-1]]])
                 own, yaw = own_camera(camera, crop, width / picture.shape[-2])
                 scores = stream.correlations(picture[..., part], depth[..., part], own, rig)[0]
                 best = int(scores.argmax())
                 before, peak, after = (float(scores[(best + k) % 16]) for k in (-1, 0, 1))
-                read = (best + 0.5 * (before - after) / (before - 2 * peak + after)) * 22.5 + torch.rad2deg(yaw).item()
-                errors[side].append((read - Light.from_name(name).azimuth + 180) % 360 - 180)
-    bias = (np.median(errors["right"]) - np.median(errors["left"])) / 2
-    assert abs(bias) < 3, bias
+                read = (best + 0.5 * (before - after) / (before - 2 * peak + after)) * 22.5
+                off = (Light.from_name(f"6500_{name}").azimuth - read + 180) % 360 - 180
+                if abs(off) < 45:  # another reading is wrong for another reason
+                    angles.append(torch.rad2deg(yaw).item())
+                    offs.append(off)
+    angle, off = np.array(angles), np.array(offs)
+    assert len(off) > 100
+    share = (angle * off).sum() / (angle**2).sum()
+    assert 0.5 < share < 1.5, share
+    assert np.abs(off - angle).mean() < np.abs(off).mean()
+
+
+def test_readings_are_not_rounded_by_autocast(batch):
+    """What tells two directions apart are some hundredths, times a hundred: bfloat16 would round them to halves."""
+    stream = LightStream(latent=0, width=8).eval()
+    camera, rig = torch.tensor([[50.0, 35.0]] * 3), torch.tensor([[0.9, 0.9]] * 3)
+    # no opinion, so that the correlations alone are read
+    for parameter in stream.head[-1].parameters():
+        parameter.data.zero_()
+    given = (batch["guide"], batch["guide_depth"], camera, rig, batch["guide_crop"])
+    whole, _ = stream(*given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _ = stream(*given)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half[:, :2], whole[:, :2], rtol=0, atol=1e-6)
 
 
 def test_the_colour_reading_sees_colours_alone():

@@ -27,10 +27,9 @@ class Panels(pl.Callback):
     """
 
     def __init__(self, images: int = 4, every: int = 1) -> None:
-        if every < 1 or images < 0:
-            raise InputError(
-                f"Panels(images={images}, every={every}); expected 0 or more images, every 1 or more epochs: raise it"
-            )
+        for name, value, least in (("images", images, 0), ("every", every, 1)):
+            if value < least:
+                raise InputError(f"{name} of the callback Panels is {value}; expected {least} or more: raise it")
         self.images, self.every = images, every
         self._rows: list[NDArray[np.uint8]] = []
 

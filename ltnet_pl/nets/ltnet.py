@@ -150,7 +150,8 @@ class LTNet(nn.Module):
             label, in training too.
 
         Raises:
-            InputError: If the batch has neither a guide nor a known wanted light.
+            InputError: If the batch has neither a guide nor a known wanted light, or a light is unknown to a network that was
+                trained on labels alone.
         """
         if not self.use_depth:
             batch = {key: torch.zeros_like(value) if key.endswith("depth") else value for key, value in batch.items()}
@@ -185,7 +186,8 @@ class LTNet(nn.Module):
     def _present(self, batch: dict[str, Tensor], camera: Tensor, rig: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Code and latent of the present light, whether it is given ``(B, 1)``, and the reading by name where there is one."""
         label = encode(batch["input_light"]).to(batch["input"].dtype)
-        if self._is_told(label):
+        if self.told:
+            _expect_known(label, "present", "put it into the file's name (photo_4500_E.png)")
             return label, label.new_zeros(len(label), self.latent), _all(label), {}
         reading, latent = self.light_stream(batch["input"], batch["depth"], camera, rig, batch["crop"])
         code, given = self._choose(label, reading, batch["depth"])
@@ -196,7 +198,9 @@ class LTNet(nn.Module):
         label = encode(batch["target_light"]).to(batch["input"].dtype)
         if "guide" not in batch and label.isnan().any():
             raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
-        if "guide" not in batch or self._is_told(label):
+        if self.told:
+            _expect_known(label, "wanted", "give its azimuth and temperature")
+        if "guide" not in batch or self.told:
             return label, label.new_zeros(len(label), self.latent), _all(label), {}
         depth, crop = batch["guide_depth"], batch["guide_crop"]
         # another scene, whose camera no batch tells
@@ -208,10 +212,6 @@ class LTNet(nn.Module):
         code, given = self._choose(label, reading, depth)
         # a light that is given says nothing beyond its numbers, so its latent is zero
         return code, latent * (~given).to(latent.dtype), given, {"guide_code": reading}
-
-    def _is_told(self, label: Tensor) -> bool:
-        """Whether a light need not be read: labels are all that is ever used, in training too, and these are known."""
-        return self.told and not bool(label.isnan().any())
 
     def _choose(self, label: Tensor, reading: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """The code to work with, label or reading, and a mask ``(B, 1)`` of the samples whose light is wholly the label's."""
@@ -227,7 +227,7 @@ class LTNet(nn.Module):
         return torch.where(use, label.nan_to_num(), unit), use.all(dim=1, keepdim=True)
 
     def cue_operations(self, height: int, width: int) -> int:
-        """Multiply-adds of all marches towards lights for one image of that size: pixels x steps x lights x 60 of a step.
+        """Multiply-adds of all marches towards lights for one image of that size: points x steps x lights x 60 of a step.
 
         For both lights from the points of the image that are marched from, with their spreading over all pixels; and, at a low
         resolution, for what the light stream and the camera estimate compare.
@@ -238,7 +238,7 @@ class LTNet(nn.Module):
             shadows += _SPREAD_OPERATIONS * pixels
         full = shadows if self.depth_stream.cues == "visibility" else 0
         points = [(side // THINNED) ** 2 for side in (stream.match_size, estimate.side)]
-        read = march_operations(points[0], stream.match_steps, 2 * stream.candidates) if stream.match else 0
+        read = march_operations(points[0], stream.match_steps, 2 * stream.candidates) if stream.match and not self.told else 0
         guessed = march_operations(points[1], estimate.steps, len(estimate.coarse)) if self.camera_from == "estimated" else 0
         return full + read + guessed
 
@@ -246,6 +246,15 @@ class LTNet(nn.Module):
 def _all(label: Tensor) -> Tensor:
     """A mask ``(B, 1)`` of all samples."""
     return torch.ones(len(label), 1, dtype=torch.bool, device=label.device)
+
+
+def _expect_known(label: Tensor, which: str, remedy: str) -> None:
+    """Refuse what a light stream would have to read that nothing has trained."""
+    if not torch.compiler.is_compiling() and bool(label.isnan().any()):
+        raise InputError(
+            f"the {which} light of an image is unknown, and this network was trained with labels alone (label_dropout 0); "
+            f"expected a known light: {remedy}, or use a network whose light stream was trained"
+        )
 
 
 def _light_rows(code: Tensor, lights: Tensor) -> Tensor:

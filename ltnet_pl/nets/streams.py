@@ -108,8 +108,9 @@ class LightStream(nn.Module):
         own, yaw = own_camera(camera, crop, image.shape[-1] / image.shape[-2])
         prior: Tensor | float = 0.0
         if self.sharpness is not None:
-            scores = self.correlations(image, depth, own, rig).to(features.dtype)
-            parts.append(scores)
+            scores = self.correlations(image, depth, own, rig)
+            parts.append(scores.to(features.dtype))
+            # in 32 bits: what tells neighbours apart would be rounded away in 16
             prior = self.sharpness * scores
         opinion, latent = self.head(torch.cat(parts, dim=1)).tensor_split([self.candidates], dim=1)
         bearings = self._bearings(image)[None] + yaw[:, None]
@@ -137,8 +138,9 @@ def own_camera(camera: Tensor, crop: Tensor, aspect: float) -> tuple[Tensor, Ten
     """The camera ``(B, 2)`` that would see a crop as its whole frame, and how far that turns what is read, in radians ``(B,)``.
 
     A crop off the centre is really a sheared view, and the light stands around the frame's centre, not the crop's: both turn
-    what matches, against each other. On traced scenes a fifth to a third of the angle to the crop's centre is left: a quarter
-    is taken.
+    what matches, against each other. How much of the angle to the crop's centre is left depends on where the light stands: on
+    traced scenes most of it where the light is behind the scene, hardly any where it stands beside or before it. A quarter, its
+    mean over the eight directions, is taken.
     """
     up = torch.tan(torch.deg2rad(camera[:, 0]) / 2)
     across = up * aspect * crop[:, 2] / crop[:, 3]  # the frame's own aspect, since aspect is the crop's
