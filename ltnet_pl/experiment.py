@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
+import time
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -38,6 +40,8 @@ NOISE = (
     "You're using the WeightAveraging callback, but loading a checkpoint outside the 'fit' stage",
     # Lightning 2.6 against torch 2.13
     ".isinstance.treespec, LeafSpec.. is deprecated",
+    # the metrics are reduced over the processes before they are logged
+    ".*It is recommended to use .self.log.* when logging on epoch level in distributed setting",
     # small sets that are decoded once need no worker processes
     ".*does not have many workers which may be a bottleneck",
 )
@@ -45,6 +49,9 @@ NOISE = (
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions that the networks work in: what is computed from depth stays in 32 bits, whatever the weights have."""
+
+PATIENCE = 3.0
+"""Seconds for which the other processes of a run may clear up after an error before they are killed."""
 
 _SHORT_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -63,6 +70,20 @@ class RelightCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         # the base class lets the checkpoint's hyperparameters override config files and flags; what the user wrote must hold
         pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; where it ends by an error, no process that it started stays behind."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            children = getattr(self.trainer.strategy.launcher, "procs", [])
+            deadline = time.monotonic() + PATIENCE
+            for child in children:
+                try:
+                    child.wait(max(deadline - time.monotonic(), 0.1))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+            raise
 
     def before_fit(self) -> None:
         """Refuse another network's checkpoint, and a closed-form fit to one process's share of the training pairs."""

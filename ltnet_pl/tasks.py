@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import asdict
 from typing import Any
@@ -63,6 +64,15 @@ class RelightTask(pl.LightningModule):
         self.val_metrics = build_metrics(metrics)
         # a clone shares the LPIPS trunk
         self.test_metrics = self.val_metrics.clone()
+        self._val_sums: dict[str, Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RelightTask:
+        """A copy that shares the makers of optimiser and schedule: made by the command line, they know the trainer."""
+        memo |= {id(maker): maker for maker in (self.optimizer, self.scheduler)}
+        other: RelightTask = self.__class__.__new__(self.__class__)
+        memo[id(self)] = other
+        other.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]  # torch types it not
+        return other
 
     @property
     def row_name(self) -> str:
@@ -117,15 +127,13 @@ class RelightTask(pl.LightningModule):
                 )
             out["relit_code"] = self.net.read_light(out["relit"], batch["depth"], batch["crop"], batch)[0]
         parts = self.loss(out, batch)
-        train = stage == "train"
-        self.log_dict(
-            {f"{stage}/{name}": value.detach() for name, value in parts.items()},
-            batch_size=len(batch["name"]),
-            on_step=train,
-            on_epoch=not train,
-            sync_dist=not train,
-            prog_bar=False,
-        )
+        count = len(batch["name"])
+        if stage == "train":
+            self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, batch_size=count, prog_bar=False)
+        else:
+            # not by Lightning's own mean over processes, which rounds the number of samples to a whole one per process
+            for name, value in [*parts.items(), ("samples", torch.ones_like(parts["loss"]))]:
+                self._val_sums[name] = self._val_sums.get(name, torch.zeros_like(value)) + value.detach() * count
         return out, parts
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
@@ -159,13 +167,32 @@ class RelightTask(pl.LightningModule):
             self.on_train_epoch_end()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Losses and metrics of a batch; returns what the network returned."""
+        """Losses and metrics of a batch; returns what the network returned.
+
+        What only pads the batch, so that processes that share a list work in step, does not count.
+        """
+        if "padding" in batch:
+            real = ~batch.pop("padding")
+            if not real.any():
+                unseen: dict[str, Tensor] = self(batch)
+                return unseen
+            batch |= {key: value[real] for key, value in batch.items() if isinstance(value, Tensor)}
+            batch["name"] = [name for name, counts in zip(batch["name"], real.tolist(), strict=True) if counts]
         out, _ = self._step(batch, "val")
         self._update(self.val_metrics, out, batch)
         return out
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an earlier validation left that was stopped."""
+        self._val_sums = {}
+        self.val_metrics.reset()
+
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics."""
+        """Log the validation's losses and metrics, over all processes."""
+        names, sums = list(self._val_sums), list(self._val_sums.values())
+        if sums:
+            *totals, count = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="sum").unbind()
+            self.log_dict({f"val/{name}": total / count for name, total in zip(names, totals, strict=False)})
         values = self.val_metrics.compute()
         self.val_metrics.reset()
         for key, value in values.items():
@@ -224,6 +251,7 @@ class RelightTask(pl.LightningModule):
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._keep_what_was_asked(checkpoint)
             _start_next_epoch(checkpoint)
+            _validate_from_the_start(checkpoint)
 
     def _keep_what_was_asked(self, checkpoint: dict[str, Any]) -> None:
         """Put the optimiser's and the schedule's configured values in place of the checkpoint's; its moments stay.
@@ -266,6 +294,16 @@ def _start_next_epoch(checkpoint: dict[str, Any]) -> None:
         batches["is_last_batch"] = False
         # resuming adds one, as if a step had been cut short
         loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def _validate_from_the_start(checkpoint: dict[str, Any]) -> None:
+    """Have a validation that a checkpoint was written in done anew: the metrics of its first half are not kept."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    if progress["total"]["completed"] < progress["total"]["ready"]:
+        # what Lightning takes for a validation that was stopped within its first batch
+        progress["total"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        progress["current"] = dict.fromkeys(progress["current"], 0)
+        progress["is_last_batch"] = False
 
 
 def _back(batch: Batch, image: Tensor) -> Batch:

@@ -30,6 +30,9 @@ def check_contract(batch, height, width, frame, guide, target=True):
         "camera": (n, 2),
         "rig": (n, 2),
     }
+    if "chance" in batch:
+        expected["chance"] = (n, 2)
+        assert 0 <= batch["chance"].min() < batch["chance"].max() < 1
     if target:
         expected["target"] = (n, 3, height, width)
     if guide:

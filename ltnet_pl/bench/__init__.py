@@ -13,6 +13,8 @@ BENCHES = {
     "looks": "Show input, guide, results and target of test scenes on sheets.",
     "turning": "Turn the light in small steps, and score directions between the trained ones.",
     "real": "Score trained rows on real photographs.",
+    "ddp": "Hold several processes against one: the same numbers, and how many more samples per second.",
+    "data": "Time how fast samples are read, from image files and from a cache.",
 }
 """What `bench` can do, and what each does."""
 
@@ -21,7 +23,7 @@ def bench(what: str) -> Callable[..., None]:
     """The function of one benchmark, whose signature gives its flags.
 
     Args:
-        what: ``quality``, ``speed``, ``looks``, ``turning`` or ``real``.
+        what: ``quality``, ``speed``, ``looks``, ``turning``, ``real`` or ``ddp``.
 
     Raises:
         InputError: If it is none of these.

@@ -39,12 +39,21 @@ _TRAINER = (
 """Settings of the trainer that can change what is learned."""
 
 _NEUTRAL = {
-    *("Panels", "TestResults", "PredictResults", "Checkpoint", "LearningRateMonitor", "RichModelSummary", "ModelSummary"),
+    *(
+        "Panels",
+        "TestResults",
+        "PredictResults",
+        "Checkpoint",
+        "GracefulStop",
+        "LearningRateMonitor",
+        "RichModelSummary",
+        "ModelSummary",
+    ),
     *("RichProgressBar", "TQDMProgressBar", "DeviceStatsMonitor", "Timer"),
 }
 """Callbacks that only watch or write."""
 
-_PLACES = {"root", "pairs", "val_root", "val_target_root", "test_root", "test_target_root"}
+_PLACES = {"root", "cache", "pairs", "val_root", "val_target_root", "test_root", "test_target_root"}
 _HOW = {"num_workers", "cache_mb", "test_split", "pairs_per_scene", "pairs_seed"}
 """Settings of the data that change neither a training sample nor, since the benchmark sets them itself, a score."""
 

@@ -1,7 +1,19 @@
-"""Callbacks: the run folder, reproducible epochs, averaged weights, panels, and what `test` and `predict` leave on disk."""
+"""Callbacks: run folder, reproducible epochs, averaged weights, graceful stops, panels, what `test` and `predict` leave."""
 
 from ltnet_pl.callbacks.panels import Panels
 from ltnet_pl.callbacks.results import PredictResults, TestResults, check_devices
 from ltnet_pl.callbacks.run import EMA, Checkpoint, EpochSeed, RunConfig
+from ltnet_pl.callbacks.stop import GracefulStop, Stopped
 
-__all__ = ("EMA", "Checkpoint", "EpochSeed", "Panels", "PredictResults", "RunConfig", "TestResults", "check_devices")
+__all__ = (
+    "EMA",
+    "Checkpoint",
+    "EpochSeed",
+    "GracefulStop",
+    "Panels",
+    "PredictResults",
+    "RunConfig",
+    "Stopped",
+    "TestResults",
+    "check_devices",
+)

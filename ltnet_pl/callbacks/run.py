@@ -56,13 +56,46 @@ class RunConfig(SaveConfigCallback):
 
 
 class EpochSeed(pl.Callback):
-    """Seeds torch at the start of every training epoch, so that a resumed run draws what an uninterrupted one would have."""
+    """Seeds torch at the start of every training epoch, so that a resumed run draws what an uninterrupted one would have.
+
+    A checkpoint that is written within an epoch keeps where the generators of all processes stand.
+    """
+
+    def __init__(self) -> None:
+        self._states: list[list[Tensor]] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed from the run's seed, the epoch and the rank."""
+        self._states = []
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         state = np.random.SeedSequence([seed, trainer.current_epoch, trainer.global_rank]).generate_state(1)
         torch.manual_seed(int(state[0]))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Go on within an epoch: where another number of processes does, as if it had been seeded anew."""
+        states, self._states = self._states, []
+        if not states:
+            return
+        if len(states) != trainer.world_size:
+            self.on_train_epoch_start(trainer, pl_module)
+            return
+        cpu, *cuda = states[trainer.global_rank]
+        torch.set_rng_state(cpu)
+        if cuda and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda[0])
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the generators' states; every process takes part."""
+        mine = [torch.get_rng_state(), *([torch.cuda.get_rng_state().cpu()] if torch.cuda.is_available() else [])]
+        states: list[Any] = [mine]
+        if trainer.world_size > 1:
+            states = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, mine)
+        checkpoint["generators"] = states
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take them back; a new epoch is seeded all the same."""
+        self._states = checkpoint.get("generators", [])
 
 
 class Checkpoint(ModelCheckpoint):
@@ -101,8 +134,13 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the best, and the last always: the base class keeps no last where an epoch was not among the best."""
-        if trainer.global_step == self._resumed_at or getattr(trainer, "fast_dev_run", False):
+        if getattr(trainer, "fast_dev_run", False):
             return
+        if trainer.global_step == self._resumed_at:
+            if self.monitor not in trainer.callback_metrics:
+                return
+            # stopped within the validation, which was done anew
+            self._last_global_step_saved = -1
         super().on_train_epoch_end(trainer, pl_module)
         if self._last_global_step_saved != trainer.global_step:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
@@ -138,11 +176,29 @@ class EMA(WeightAveraging):
             raise InputError(f"EMA decay is {decay}; expected a share within [0, 1): correct it, or leave EMA out for none")
         # buffers are copied, not averaged: the average of counters or of solved transforms means nothing
         super().__init__(use_buffers=False, multi_avg_fn=partial(_average, decay))
+        self._validating = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start an average where there is something to average."""
         if any(p.requires_grad for p in pl_module.parameters()):
             super().setup(trainer, pl_module, stage)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate the average."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._validating = True
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the weights."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._validating = False
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average, and the weights beside it; in a validation each of them stands in the other's place."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._validating and self._average_model is not None:
+            weights, average = checkpoint["state_dict"], checkpoint["current_model_state"]
+            checkpoint["state_dict"], checkpoint["current_model_state"] = average, weights
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """After every optimiser step."""

@@ -16,7 +16,7 @@ from ltnet_pl.augment import Augment, AugmentSettings
 from ltnet_pl.data.cached import FrameCache
 from ltnet_pl.data.datasets import Draw, Loader, PairDataset, TrainingDataset, Truth, collate, no_depth
 from ltnet_pl.data.frames import Frames, fitted_size
-from ltnet_pl.data.sampler import EpochSampler
+from ltnet_pl.data.sampler import EpochSampler, Share
 from ltnet_pl.vidit import Pair, View, read_scene
 
 # a checkpoint keeps these settings, and torch refuses to load classes that it does not know
@@ -33,7 +33,8 @@ class RelightDataModule(pl.LightningDataModule, ABC):
     ``(B, 1, h, w)``: the whole frame's depth of the input, low resolution, same scale as ``depth``; ``input_light``,
     ``target_light`` ``(B, 2)``: azimuth in degrees and kelvin (``(B, 4)`` with elevation and ambient share where a user asks for
     more), NaN where unknown; ``crop``, ``guide_crop`` ``(B, 4)``: top, left, height, width as fractions of the frame
-    (``0, 0, 1, 1`` for a whole frame); ``camera`` ``(B, 2)``: vertical field of view and pitch in degrees, ``rig`` ``(B, 2)``:
+    (``0, 0, 1, 1`` for a whole frame); ``chance`` ``(B, 2)``, in training: uniform in [0, 1), for what a network leaves out of
+    input and guide at random; ``camera`` ``(B, 2)``: vertical field of view and pitch in degrees, ``rig`` ``(B, 2)``:
     radius and height, both NaN where unknown; ``name``: list of str. A missing guide depth is zeros. A batch without ground truth
     lacks ``target``; one without a guide lacks ``guide``, ``guide_depth``, ``guide_crop``. The size of the whole frame in pixels
     follows from the crop: ``frame_height = H / crop_height``.
@@ -44,7 +45,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
 
     Args:
         root: Folder of the set, split by scene. Needed unless only `val_root` or `test_root` is evaluated.
-        batch_size: Samples per batch and process.
+        batch_size: Samples per batch, over all processes: a step is the same step on one device and on eight.
         size: Resize all frames so that the shorter side has this many pixels; null keeps the files' size.
         crop: Side in pixels of the square windows that training sees; null trains on whole frames.
         frame_size: Longer side in pixels of the whole frame's low-resolution depth.
@@ -130,6 +131,12 @@ class RelightDataModule(pl.LightningDataModule, ABC):
         Raises:
             InputError: If the set lacks what the stage needs, or a cache is of another set or size, or stale.
         """
+        world = self._processes()[1]
+        if self.batch_size % world:
+            raise InputError(
+                f"--data.batch_size {self.batch_size} is shared by {world} processes; expected a multiple of {world}: choose "
+                f"{self.batch_size // world * world or world} or {(self.batch_size // world + 1) * world}"
+            )
         if self.cache and not self.frames.caches:
             folders = [self.root, *(folder for both in self.folders.values() for folder in both)]
             roots = [Path(folder) for folder in folders if folder is not None] or [self.required_root()]
@@ -211,14 +218,27 @@ class RelightDataModule(pl.LightningDataModule, ABC):
 
     def train_dataloader(self) -> Loader:
         """Training batches, in an order given by seed and epoch."""
-        trainer = self.trainer
-        rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         dataset = self.datasets["train"]
-        return self._loader(dataset, EpochSampler(len(dataset), self.seed, rank, world))
+        return self._loader(dataset, EpochSampler(len(dataset), self.seed, *self._processes()))
 
     def val_dataloader(self) -> Loader | list[Any]:
-        """Validation batches; an empty list where no validation scenes were asked for."""
-        return self._loader(self.datasets["val"]) if "val" in self.datasets else []
+        """Validation batches, of this process's share of the list; an empty list where no validation scenes were asked for."""
+        dataset, (rank, world) = self.datasets.get("val"), self._processes()
+        if dataset is None:
+            return []
+        if world == 1 or not isinstance(dataset, PairDataset):
+            return self._loader(dataset)
+        if len(dataset) < world:
+            raise InputError(
+                f"--trainer.devices gives {world} processes, but there are {len(dataset)} pairs to validate on; expected one or "
+                "more for each: raise --data.val_scenes or --data.pairs_per_scene, or use fewer devices"
+            )
+        dataset.padded = True
+        return self._loader(dataset, Share(len(dataset), rank, world))
+
+    def _processes(self) -> tuple[int, int]:
+        """Rank of this process, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def test_dataloader(self) -> Loader:
         """Batches of the list that `test_split` names."""
@@ -227,7 +247,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
     def _loader(self, dataset: TrainingDataset | PairDataset, sampler: Sampler[int] | None = None) -> Loader:
         return Loader(
             dataset,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size // self._processes()[1],
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate,

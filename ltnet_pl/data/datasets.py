@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ltnet_pl import InputError
 from ltnet_pl.augment import Augment, Sample, mirror, with_frame_depth
 from ltnet_pl.data.frames import Frames
+from ltnet_pl.data.sampler import EpochSampler
 from ltnet_pl.light import Camera, Light, Rig
 from ltnet_pl.vidit import Pair, View
 
@@ -132,14 +133,43 @@ def collate(samples: Sequence[Batch | InputError]) -> Batch | InputError:
 
 
 class Loader(DataLoader[Batch]):
-    """A DataLoader that raises a user's mistake in the main process, as itself, wherever the file was read."""
+    """A DataLoader that raises a user's mistake in the main process, as itself, wherever the file was read.
+
+    It keeps count of the batches that it gave, so that training goes on within an epoch where it was stopped.
+    """
+
+    _given = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # nothing asks for the base iterator's own class
         """Batches."""
+        epoch, taken = self.sampler.resumed if isinstance(self.sampler, EpochSampler) else (-1, 0)
+        resumed = taken and epoch == self.sampler.epoch  # type: ignore[attr-defined] # no other sampler has taken any
+        self._given = taken // (self.batch_size or 1) if resumed else 0
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
+            self._given += 1
             yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of which epoch were given, of how many."""
+        return {"epoch": getattr(self.sampler, "epoch", 0), "given": self._given, "of": len(self)}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on in the middle of the epoch, if that is where a checkpoint was written.
+
+        Raises:
+            InputError: If the epoch has another number of batches by now.
+        """
+        if not 0 < state["given"] < state["of"] or not isinstance(self.sampler, EpochSampler):
+            return
+        if state["of"] != len(self):
+            raise InputError(
+                f"the checkpoint stands at batch {state['given']} of an epoch of {state['of']}, which has {len(self)} now; "
+                "expected as many: leave --data.batch_size, --data.samples_per_epoch and the number of devices as they were "
+                "until the end of the epoch"
+            )
+        self.sampler.resumed = (state["epoch"], state["given"] * (self.batch_size or 1))
 
 
 class PairDataset(SampleDataset):
@@ -150,10 +180,14 @@ class PairDataset(SampleDataset):
         frames: Where frames come from.
         frame_size: Longer side of ``frame_depth`` in pixels.
         truth: Camera and rig by scene.
+
+    Attributes:
+        padded: Whether processes share the list: a sample then says by ``padding`` whether its number lies beyond the list.
     """
 
     def __init__(self, pairs: Sequence[Pair], frames: Frames, frame_size: int, truth: Truth) -> None:
         self.pairs, self.frames, self.frame_size, self.truth = list(pairs), frames, frame_size, truth
+        self.padded = False
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -161,9 +195,10 @@ class PairDataset(SampleDataset):
 
     def __getitem__(self, index: int) -> Batch:
         """One pair as tensors."""
-        pair = self.pairs[index]
+        pair = self.pairs[index % len(self.pairs) if self.padded else index]
         sample = with_frame_depth(load(pair, self.frames), self.frame_size)
-        return to_tensors(sample, *self.truth.get(pair.input.scene, (None, None)))
+        batch = to_tensors(sample, *self.truth.get(pair.input.scene, (None, None)))
+        return batch | ({"padding": torch.tensor(index >= len(self.pairs))} if self.padded else {})
 
 
 class TrainingDataset(SampleDataset):
@@ -203,7 +238,9 @@ class TrainingDataset(SampleDataset):
         sample = load(pair, self.frames)
         if sample.guide is not None and rng.random() < self.guide_depth_dropout:
             sample = replace(sample, guide_depth=None)
-        return to_tensors(self.augment(sample, rng), *self.truth.get(pair.input.scene, (None, None)))
+        batch = to_tensors(self.augment(sample, rng), *self.truth.get(pair.input.scene, (None, None)))
+        # the sample's own, so that what a network leaves out at random does not depend on batches, processes or resumes
+        return batch | {"chance": torch.from_numpy(rng.random(2, dtype=np.float32))}
 
 
 class InOrder:

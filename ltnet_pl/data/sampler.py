@@ -23,6 +23,9 @@ class EpochSampler(DistributedSampler[int]):
         rank: Which process this is.
         world_size: How many processes there are.
 
+    Attributes:
+        resumed: An epoch and how many of its samples, of this process, were taken before: they are passed over in that epoch.
+
     Example:
         >>> sampler = EpochSampler(length=4, seed=0)
         >>> sampler.set_epoch(2)
@@ -40,9 +43,38 @@ class EpochSampler(DistributedSampler[int]):
         )
         self.length = length
         self.num_samples = length // world_size
+        self.resumed = (-1, 0)
 
     def __iter__(self) -> Iterator[int]:
         """The numbers of this process in this epoch."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         mine = order[self.rank :: self.num_replicas][: self.num_samples]
+        epoch, taken = self.resumed
+        if epoch == self.epoch:
+            mine = mine[taken:]
         return iter((self.epoch * self.length + mine).tolist())
+
+
+class Share(DistributedSampler[int]):
+    """Yields every so many-th number of a list, in order: one process's share of what is validated.
+
+    All processes get equally many, since they work in step. What is missing at the end is made up for by numbers beyond the list,
+    ``length + i`` for i, which `PairDataset` gives as samples that are only padding.
+
+    Args:
+        length: Length of the list.
+        rank: Which process this is.
+        world_size: How many processes there are.
+
+    Example:
+        >>> list(Share(3, rank=0, world_size=2)), list(Share(3, rank=1, world_size=2))
+        ([0, 2], [1, 3])
+    """
+
+    def __init__(self, length: int, rank: int, world_size: int) -> None:
+        super().__init__(range(length), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]  # as above
+        self.length = length
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers of this process."""
+        return iter(range(self.rank, self.num_samples * self.num_replicas, self.num_replicas))

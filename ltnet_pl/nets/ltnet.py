@@ -190,7 +190,7 @@ class LTNet(nn.Module):
             _expect_known(label, "present", "put it into the file's name (photo_4500_E.png)")
             return label, label.new_zeros(len(label), self.latent), _all(label), {}
         reading, latent = self.light_stream(batch["input"], batch["depth"], camera, rig, batch["crop"])
-        code, given = self._choose(label, reading, batch["depth"])
+        code, given = self._choose(label, reading, batch, "input")
         return code, latent, given, {"input_code": reading}
 
     def _wanted(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
@@ -209,14 +209,17 @@ class LTNet(nn.Module):
             camera = self.estimate.camera(self.estimate.of_depth(depth, crop, camera))
         stream = self.light_stream if self.guide_stream is None else self.guide_stream
         reading, latent = stream(batch["guide"], depth, camera, rig, crop)
-        code, given = self._choose(label, reading, depth)
+        code, given = self._choose(label, reading, batch, "guide")
         # a light that is given says nothing beyond its numbers, so its latent is zero
         return code, latent * (~given).to(latent.dtype), given, {"guide_code": reading}
 
-    def _choose(self, label: Tensor, reading: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(self, label: Tensor, reading: Tensor, batch: dict[str, Tensor], which: str) -> tuple[Tensor, Tensor]:
         """The code to work with, label or reading, and a mask ``(B, 1)`` of the samples whose light is wholly the label's."""
         if self.training:
-            use = torch.rand(len(reading), 1, device=reading.device) >= self.label_dropout
+            depth = batch["depth" if which == "input" else "guide_depth"]
+            column = 0 if which == "input" else 1
+            chance = batch["chance"][:, column] if "chance" in batch else torch.rand(len(reading), device=reading.device)
+            use = chance[:, None] >= self.label_dropout
             if self.use_depth:
                 # a reading without depth is too often wrong to teach the relighting by; the light loss still teaches the reading
                 use = use | (depth.flatten(1).amax(dim=1, keepdim=True) == 0)
