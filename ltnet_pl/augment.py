@@ -23,9 +23,9 @@ from typing import Any
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ltnet_pl import InputError
@@ -197,8 +197,7 @@ class Exposure(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations shi
 
     def apply(self, img: Image, table: Image, **params: Any) -> Image:
         """Look every value up."""
-        out: Image = table[img]
-        return out
+        return np.asarray(cv2.LUT(img, table), dtype=np.uint8)
 
 
 def exposure_table(stops: float) -> Image:
@@ -329,11 +328,5 @@ def degrade_depth(depth: Depth, settings: AugmentSettings, rng: np.random.Genera
 def _blur(image: Depth, sigma: float) -> Depth:
     """Gaussian blur of one channel, cut off at three standard deviations, with replicated borders."""
     # not albumentations' own: it draws its kernel at random and is made for values up to 1
-    radius = math.ceil(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    out = torch.from_numpy(image)[None, None]
-    for shape, padding in (((1, 1, -1, 1), (0, 0, radius, radius)), ((1, 1, 1, -1), (radius, radius, 0, 0))):
-        out = F.conv2d(F.pad(out, padding, mode="replicate"), kernel.view(shape))
-    return out[0, 0].numpy()
+    side = 2 * math.ceil(3 * sigma) + 1
+    return np.asarray(cv2.GaussianBlur(image, (side, side), sigma, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)

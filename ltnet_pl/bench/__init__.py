@@ -14,7 +14,7 @@ BENCHES = {
     "turning": "Turn the light in small steps, and score directions between the trained ones.",
     "real": "Score trained rows on real photographs.",
     "ddp": "Hold several processes against one: the same numbers, and how many more samples per second.",
-    "data": "Time how fast samples are read, from image files and from a cache.",
+    "data": "Time how fast training samples are read, from image files and from a cache.",
 }
 """What `bench` can do, and what each does."""
 
@@ -23,7 +23,7 @@ def bench(what: str) -> Callable[..., None]:
     """The function of one benchmark, whose signature gives its flags.
 
     Args:
-        what: ``quality``, ``speed``, ``looks``, ``turning``, ``real`` or ``ddp``.
+        what: ``quality``, ``speed``, ``looks``, ``turning``, ``real``, ``ddp`` or ``data``.
 
     Raises:
         InputError: If it is none of these.

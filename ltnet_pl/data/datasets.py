@@ -105,7 +105,7 @@ def to_tensors(sample: Sample, camera: Camera | None = None, rig: Rig | None = N
 def _image(image: NDArray[np.uint8]) -> Tensor:
     """``(H, W, 3)`` uint8 to ``(3, H, W)`` float32 in [0, 1]."""
     planes = np.array(image.transpose(2, 0, 1), order="C")  # a copy: frames are shared and must not be written to
-    return torch.from_numpy(planes).to(torch.float32) / 255
+    return torch.from_numpy(planes).to(torch.float32).div_(255)
 
 
 def _depth(depth: NDArray[np.float32]) -> Tensor:

@@ -118,21 +118,27 @@ def resampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(depth.shape[-2:]) == tuple(size):
         return depth
-    slopes = Slopes.of(working(depth))
-    w = slopes.w
+    whole = working(depth)
     places = []
-    for new, old in zip(size, w.shape[-2:], strict=True):
-        at = (torch.arange(new, device=w.device, dtype=w.dtype) + 0.5) * (old / new) - 0.5
+    for new, old in zip(size, whole.shape[-2:], strict=True):
+        at = (torch.arange(new, device=whole.device, dtype=whole.dtype) + 0.5) * (old / new) - 0.5
         index = at.round().clamp(0, old - 1)
         # where it is enlarged, the outermost new pixels stand outside the outermost old centres
         places.append((index.long(), at - index))
     (rows, down), (columns, right) = places
 
-    def picked(x: Tensor) -> Tensor:
-        return x[..., rows[:, None], columns]
+    def beside(below: int, beyond: int) -> Tensor:
+        """Reciprocal depth so many rows below and columns beyond the picked pixels; outside is background."""
+        at = [index + step for index, step in ((rows, below), (columns, beyond))]
+        inside = [(index >= 0) & (index < length) for index, length in zip(at, whole.shape[-2:], strict=True)]
+        row, column = (index.clamp(0, length - 1) for index, length in zip(at, whole.shape[-2:], strict=True))
+        return reciprocal(whole[..., row[:, None], column]) * (inside[0][:, None] & inside[1])
 
-    here = picked(w)
-    moved = here + picked(slopes.right) * right + picked(slopes.down) * down[:, None]
+    # slopes of the picked pixels alone, which are few in a large map
+    here = beside(0, 0)
+    per_column = _slope_of(beside(0, -2), beside(0, -1), here, beside(0, 1), beside(0, 2))[0]
+    per_row = _slope_of(beside(-2, 0), beside(-1, 0), here, beside(1, 0), beside(2, 0))[0]
+    moved = here + per_column * right + per_row * down[:, None]
     moved = moved.maximum(here * (1 - _MOVED)).minimum(here * (1 + _MOVED))
     return reciprocal(moved).to(depth.dtype)
 
@@ -245,6 +251,12 @@ def _slope(w: Tensor) -> tuple[Tensor, Tensor]:
     n = w.shape[-1]
     padded = functional.pad(w, (2, 2))
     before, last, following, after = (padded[..., k : k + n] for k in (0, 1, 3, 4))
+    slope, goes_on, came_from = _slope_of(before, last, w, following, after)
+    return slope, goes_on | functional.pad(came_from[..., 1:], (0, 1))
+
+
+def _slope_of(before: Tensor, last: Tensor, w: Tensor, following: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The slope at w between its two neighbours on each side, and whether the surface goes on in the next, and in the last."""
     scale = reciprocal(w)  # all that follows is relative to w
     forward, backward = (following - w) * scale, (last - w) * scale
     floor = 0.1 * (forward.square() + backward.square())
@@ -261,4 +273,4 @@ def _slope(w: Tensor) -> tuple[Tensor, Tensor]:
     ahead, behind = ahead / total, behind / total
     forward = forward - 0.5 * bend_ahead * (ahead - behind).clamp(min=0)
     backward = backward - 0.5 * bend_behind * (behind - ahead).clamp(min=0)
-    return w * (ahead * forward - behind * backward), goes_on | functional.pad(came_from[..., 1:], (0, 1))
+    return w * (ahead * forward - behind * backward), goes_on, came_from
