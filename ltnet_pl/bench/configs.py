@@ -45,6 +45,7 @@ _NEUTRAL = {
         "PredictResults",
         "Checkpoint",
         "GracefulStop",
+        "RunRecord",
         "LearningRateMonitor",
         "RichModelSummary",
         "ModelSummary",
