@@ -18,6 +18,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -257,3 +258,36 @@ def run(command: str, args: Sequence[str], kind: type[RelightCLI] = RelightCLI) 
     finally:
         sys.argv = before
     return cli
+
+
+class _Parsed(RelightCLI):
+    """Reads the configuration and stops there."""
+
+    def before_instantiate_classes(self) -> None:
+        """No checkpoint is asked for."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is built."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing runs."""
+
+
+def configuration(flags: Sequence[str]) -> dict[str, Any]:
+    """The configuration that `fit` would run with, defaults and interpolations filled in: what its ``config.yaml`` would hold.
+
+    Args:
+        flags: Flags of `fit`; where the parser refuses them, it prints why and raises SystemExit.
+    """
+    noise = logging.getLogger("lightning_fabric.utilities.seed")
+    level = noise.level
+    noise.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # what changes the class of the network drops the settings of the one before, as it should
+            warnings.filterwarnings("ignore", ".*class_path.*discard")
+            cli = run("fit", flags, _Parsed)
+    finally:
+        noise.setLevel(level)
+    config: dict[str, Any] = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))["fit"]
+    return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,11 +19,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ltnet_pl import InputError
 
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
 _stop: Event | None = None
 
 
 class Stopped(Exception):
     """The main process asked its workers to stop."""
+
+
+def die_with_parent() -> None:
+    """Have the system send this process SIGTERM when its parent dies, where it can (Linux); for ``preexec_fn``."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def cores() -> int:

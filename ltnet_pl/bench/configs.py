@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -20,10 +18,9 @@ from torch import nn
 from ltnet_pl import InputError
 from ltnet_pl.experiment import (
     OTHER_VERSION,
-    RelightCLI,
     check_weights,
+    configuration,
     read_checkpoint,
-    run,
 )  # torch then knows the classes that checkpoints hold
 
 Config = dict[str, Any]
@@ -59,19 +56,6 @@ _HOW = {"num_workers", "cache_mb", "test_split", "pairs_per_scene", "pairs_seed"
 """Settings of the data that change neither a training sample nor, since the benchmark sets them itself, a score."""
 
 
-class _Parsed(RelightCLI):
-    """Reads the configuration and stops there."""
-
-    def before_instantiate_classes(self) -> None:
-        """No checkpoint is asked for."""
-
-    def instantiate_classes(self) -> None:
-        """Nothing is built."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing runs."""
-
-
 def resolve(flags: Sequence[str], row: str) -> Config:
     """The configuration that `fit` would run with, defaults and interpolations filled in: what its ``config.yaml`` would hold.
 
@@ -82,20 +66,10 @@ def resolve(flags: Sequence[str], row: str) -> Config:
     Raises:
         InputError: If the flags or files are wrong; the parser has then printed why.
     """
-    noise = logging.getLogger("lightning_fabric.utilities.seed")
-    level = noise.level
-    noise.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            # a row that changes the class of the network drops the settings of the one before, as it should
-            warnings.filterwarnings("ignore", ".*class_path.*discard")
-            cli = run("fit", flags, _Parsed)
+        return configuration(flags)
     except SystemExit as stop:
         raise InputError(f"row {row}: its configuration is refused, see above; correct its files") from stop
-    finally:
-        noise.setLevel(level)
-    config: Config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))["fit"]
-    return config
 
 
 def read_config(path: Path) -> Config:

@@ -1,0 +1,233 @@
+"""Sweeps that run: trials on slots, the journal, kills and resumes, early termination."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from fits import environment, flags
+
+from ltnet_pl import InputError
+from ltnet_pl.cli import main
+from ltnet_pl.files import locked
+from ltnet_pl.sweep import sweep
+
+TRIAL = Path(__file__).with_name("trial.py")
+
+
+def write(path, parameters, **more):
+    """The YAML of a sweep of made-up trials."""
+    content = {"method": "grid", "metric": {"name": "val/psnr", "goal": "maximize"}, "parameters": parameters}
+    content |= {"command": ["${interpreter}", str(TRIAL), "${args}"]} | more
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def run(file, out, *more):
+    return main(["sweep", str(file), f"--out={out}", "--slots=cpu;cpu", "--every=0.05", *more])
+
+
+def journal(out):
+    """How each trial stands, by number."""
+    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    return {line["number"]: line for line in lines[1:]}
+
+
+def calls(out, number):
+    path = out / "trials" / f"{number:04d}" / "calls.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_trial_runs_once_and_the_best_comes_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "outer")
+    file, out = write(tmp_path / "x.yaml", {"a": {"values": [1, 3, 2]}, "b": {"values": [None, True]}}), tmp_path / "out"
+    assert run(file, out) == 0
+    printed = capsys.readouterr().out
+    found = journal(out)
+    assert {number: trial["status"] for number, trial in found.items()} == dict.fromkeys(range(6), "finished")
+    assert found[2]["parameters"] == {"a": 3, "b": None}
+    assert (found[2]["value"], found[2]["step"], found[2]["code"]) == (3.02, 2, 0)
+    assert calls(out, 3)[0]["args"] == ["--a=3", "--b=True"]
+    assert calls(out, 3)[0]["env"] == {
+        "CUDA_VISIBLE_DEVICES": "",
+        "WANDB_MODE": "offline",
+        "WANDB_RUN_GROUP": "out",
+        "WANDB_SWEEP_ID": None,
+    }
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert rows[0] == "| trial | a | b | status | val/psnr | seconds |"
+    assert [row.split(" | ")[1] for row in rows[2:]] == ["3", "3", "2", "2", "1", "1"]
+    assert (out / "sweep.yaml").read_text() == file.read_text()
+
+    assert run(file, out) == 0
+    assert "6 of 6 trials have ended already" in capsys.readouterr().out
+    assert all(len(calls(out, number)) == 1 for number in range(6))
+
+
+def test_a_failing_trial_is_told_and_the_rest_goes_on(tmp_path, capsys):
+    file = write(tmp_path / "x.yaml", {"a": {"values": [1, 2, 3]}, "broken": {"value": 2}})
+    assert run(file, tmp_path / "out") == 2
+    captured = capsys.readouterr()
+    found = journal(tmp_path / "out")
+    assert [found[number]["status"] for number in range(3)] == ["finished", "failed", "finished"]
+    assert "RuntimeError: this trial is broken" in found[1]["tail"]
+    assert "  | RuntimeError: this trial is broken" in captured.out
+    assert "1 of 3 trials failed: 1; the ends of their logs stand in" in captured.err
+
+
+def start(file, out):
+    call = [sys.executable, "-m", "ltnet_pl", "sweep", str(file), f"--out={out}", "--slots=cpu;cpu", "--every=0.05"]
+    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # a child that nobody waits for stays as a zombie
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a trial follows its parent's death by Linux's prctl")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_sweep_leaves_no_trial_and_goes_on(tmp_path, number):
+    hold, out = tmp_path / "hold", tmp_path / "out"
+    hold.write_text("")
+    file = write(tmp_path / "x.yaml", {"a": {"values": [1, 2, 3]}, "hold": {"value": str(hold)}})
+    process = start(file, out)
+    wait_for(lambda: len(list(out.glob("trials/*/calls.jsonl"))) >= 2)
+    pids = [calls(out, trial)[0]["pid"] for trial in (0, 1)]
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == (-number if number == signal.SIGKILL else 130), printed
+    wait_for(lambda: not any(map(alive, pids)))
+    hold.unlink()
+    assert run(file, out) == 0
+    assert {trial["status"] for trial in journal(out).values()} == {"finished"}
+    # what had ended was not run again, and what was cut short was
+    assert sum(len(calls(out, trial)) for trial in range(3)) <= 5
+
+
+def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
+    file, out = write(tmp_path / "x.yaml", {"a": {"values": [1, 2]}}), tmp_path / "out"
+    assert run(file, out) == 0
+    whole = (out / "journal.jsonl").read_text()
+    (out / "journal.jsonl").write_text(whole[:-20])
+    assert run(file, out) == 0
+    assert {number: trial["status"] for number, trial in journal(out).items()} == {0: "finished", 1: "finished"}
+
+
+def test_folders_of_others_are_refused(tmp_path, capsys):
+    out = tmp_path / "out"
+    file = write(tmp_path / "x.yaml", {"a": {"values": [1]}})
+    assert run(file, out) == 0
+    before = (out / "journal.jsonl").read_bytes()
+    assert run(write(tmp_path / "y.yaml", {"a": {"values": [2]}}), out) == 2
+    assert "holds the journal of another sweep (x.yaml, " in capsys.readouterr().err
+    assert run(file, out, "--seed=1") == 2
+    assert "--seed 1: " in capsys.readouterr().err
+    assert (out / "journal.jsonl").read_bytes() == before
+    (out / "journal.jsonl").unlink()
+    assert run(file, out) == 2
+    assert "holds trials without a journal" in capsys.readouterr().err
+    assert run(file, out, "--count=0") == 2
+
+
+def test_a_metric_that_no_trial_of_ours_logs_is_named(vidit_root, tmp_path, capsys):
+    command = ["${interpreter}", "-m", "ltnet_pl", *flags(vidit_root, tmp_path / "run", "--trainer.max_steps=4"), "${args}"]
+    metric = {"name": "val/pnsr", "goal": "maximize"}
+    file = write(tmp_path / "x.yaml", {"model.loss.ssim": {"values": [0.0, 0.1]}}, command=command, metric=metric)
+    assert main(["sweep", str(file), f"--out={tmp_path / 'out'}", "--every=0.1"]) == 2
+    error = capsys.readouterr().err
+    assert "metric.name is val/pnsr, which trial 0 did not log; expected one of " in error
+    assert "val/psnr" in error
+    assert len(journal(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model.net.init_args.feild", "affine"), ("trainer.max_step", 3), ("model.loss.ssim", "much")]
+)
+def test_a_key_that_is_no_flag_is_named_before_anything_starts(vidit_root, tmp_path, capsys, key, value):
+    command = ["${interpreter}", "-m", "ltnet_pl", *flags(vidit_root, tmp_path / "run"), "${args}"]
+    file = write(tmp_path / "x.yaml", {"model.loss.light": {"value": 0.1}, key: {"values": [value]}}, command=command)
+    assert main(["sweep", str(file), f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"parameters.{key} is refused by fit: " in error
+    assert not list((tmp_path / "out").glob("trials/*"))
+
+
+def test_hyperband_stops_what_has_no_hope(tmp_path):
+    pytest.importorskip("sweeps", reason="early termination needs the package sweeps (extra sweeps)")
+    early = {"type": "hyperband", "min_iter": 2, "eta": 2}
+    parameters = {"a": {"values": [9, 8, 1, 2]}, "steps": {"value": 12}, "wait": {"value": 0.1}}
+    assert run(write(tmp_path / "x.yaml", parameters, early_terminate=early), tmp_path / "out") == 0
+    found = journal(tmp_path / "out")
+    assert [found[number]["status"] for number in range(2)] == ["finished", "finished"]
+    assert [found[number]["status"] for number in range(2, 4)] == ["stopped", "stopped"]
+    assert found[2]["step"] < 12
+    assert found[2]["code"] == 143
+
+
+def test_bayes_suggests_within_the_space_and_is_the_same_again(tmp_path):
+    pytest.importorskip("sweeps", reason="bayes needs the package sweeps (extra sweeps)")
+    parameters = {"a": {"min": 0.0, "max": 1.0}, "steps": {"values": [1, 2]}}
+    file = write(tmp_path / "x.yaml", parameters, method="bayes", run_cap=3)
+    found = []
+    for name in ("one", "two"):
+        assert main(["sweep", str(file), f"--out={tmp_path / name}", "--every=0.05"]) == 0
+        found.append([trial["parameters"] for trial in journal(tmp_path / name).values()])
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
+    assert all(0 <= trial["a"] <= 1 and trial["steps"] in (1, 2) for trial in found[0])
+
+
+@pytest.mark.slow
+def test_trainings_on_two_slots(vidit_root, tmp_path):
+    """None, booleans, floats and lists arrive; a killed sweep's trainings go on from their checkpoints."""
+    command = ["${interpreter}", "-m", "ltnet_pl", *flags(vidit_root, tmp_path / "run"), "${args}"]
+    parameters = {
+        "model.net.init_args.tint": {"values": [True, False]},
+        "model.loss.ssim": {"values": [0.0, 0.25]},
+        "data.init_args.crop": {"value": None},
+        "model.net.init_args.widths": {"value": [8, 12]},
+    }
+    file, out = write(tmp_path / "x.yaml", parameters, command=command), tmp_path / "out"
+    process = start(file, out)
+    wait_for(lambda: list(out.glob("trials/*/checkpoints/last.ckpt")))
+    process.kill()
+    process.wait()
+    assert run(file, out) == 0
+    found = journal(out)
+    assert {trial["status"] for trial in found.values()} == {"finished"}
+    assert len(found) == 4
+    for number, trial in found.items():
+        config = yaml.safe_load((out / "trials" / f"{number:04d}" / "config.yaml").read_text())
+        net = config["model"]["net"]["init_args"]
+        assert net["tint"] is trial["parameters"]["model.net.init_args.tint"]
+        assert config["model"]["loss"]["ssim"] == trial["parameters"]["model.loss.ssim"]
+        assert config["data"]["init_args"]["crop"] is None
+        assert net["widths"] == [8, 12]
+        assert trial["step"] == 12
+        assert trial["value"] is not None
+
+
+def test_a_second_command_on_the_same_folder_is_refused(tmp_path):
+    file = write(tmp_path / "x.yaml", {"a": {"values": [1]}})
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out", "holds it"), pytest.raises(InputError, match="another process runs this sweep"):
+        sweep(str(file), str(tmp_path / "out"))

@@ -1,0 +1,173 @@
+"""The YAML of sweeps: what it may say, the trials that it makes, and their command lines."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltnet_pl import InputError
+from ltnet_pl.sweep import plan
+from ltnet_pl.sweep.job import parse_slots, short
+from ltnet_pl.sweep.search import Search
+
+GRID = {"method": "grid", "parameters": {"a": {"values": [1, 2, 3]}, "b": {"values": [None, True]}, "c": {"value": 0.5}}}
+
+
+def read(tmp_path, **content):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return plan.read_sweep(path)
+
+
+def test_a_grid_is_every_combination_once(tmp_path):
+    sweep = read(tmp_path, **GRID)
+    trials = list(plan.grid(sweep))
+    assert trials[:2] == [{"a": 1, "b": None, "c": 0.5}, {"a": 1, "b": True, "c": 0.5}]
+    assert len({tuple(trial.items()) for trial in trials}) == 6
+    search = Search(sweep, None, 0)
+    assert search.total == 6
+    assert [search.parameters(i, [], []) for i in range(6)] == trials
+    assert Search(sweep, 4, 0).total == 4
+    assert Search(read(tmp_path, **GRID, run_cap=2), 4, 0).total == 2
+
+
+@given(number=st.integers(0, 1000), seed=st.integers(0, 10))
+def test_random_trials_are_functions_of_seed_and_number_within_their_bounds(tmp_path_factory, number, seed):
+    parameters = {
+        "u": {"min": 0.5, "max": 2.0},
+        "i": {"min": 1, "max": 3},
+        "log": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1},
+        "inv": {"distribution": "inv_log_uniform_values", "min": 1e-3, "max": 1.0},
+        "exp": {"distribution": "log_uniform", "min": -2, "max": 0},
+        "q": {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 0.25},
+        "n": {"distribution": "normal", "mu": 1.0, "sigma": 0.1},
+        "one": {"values": ["x", "y"], "probabilities": [1.0, 0.0]},
+        "fixed": {"value": [1, 2]},
+    }
+    sweep = read(tmp_path_factory.getbasetemp(), method="random", run_cap=3, parameters=parameters)
+    found = plan.drawn(sweep, number, seed)
+    assert found == plan.drawn(sweep, number, seed)
+    assert 0.5 <= found["u"] <= 2
+    assert found["i"] in (1, 2, 3)
+    assert isinstance(found["i"], int)
+    assert 1e-4 <= found["log"] <= 1e-1
+    assert 1e-3 <= found["inv"] <= 1 + 1e-12
+    assert math.exp(-2) <= found["exp"] <= 1
+    assert found["q"] in (0, 0.25, 0.5, 0.75, 1)
+    assert (found["one"], found["fixed"]) == ("x", [1, 2])
+    assert not any(isinstance(value, np.generic) for value in found.values())
+
+
+def test_log_uniform_draws_each_decade_as_often(tmp_path):
+    spec = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
+    sweep = read(tmp_path, method="random", run_cap=1, parameters={"x": spec})
+    decades = np.floor([math.log10(plan.drawn(sweep, i, 0)["x"]) for i in range(600)])
+    assert all(150 < (decades == decade).sum() < 250 for decade in (-4, -3, -2))
+
+
+def test_command_lines_are_those_of_an_agent(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_DATA", "here")
+    command = ["${interpreter}", "-m", "ltnet_pl", "fit", "--data.root", "${envvar:MY_DATA}", "${args}"]
+    sweep = read(tmp_path, **GRID, command=command)
+    line = plan.expand(sweep, {"b": None, "a": [1, 2.5], "c": True})
+    assert line == [sys.executable, "-m", "ltnet_pl", "fit", "--data.root", "here", "--a=[1, 2.5]", "--b=None", "--c=True"]
+    assert plan.flags_of(line) == ["--data.root", "here", "--a=[1, 2.5]", "--b=None", "--c=True"]
+    assert plan.flags_of(["bash", "x.sh"]) is None
+    switches = read(tmp_path, **GRID, command=["x", "${args_no_boolean_flags}"])
+    assert plan.expand(switches, {"a": True, "b": False, "c": 1}) == ["x", "--a", "--c=1"]
+    default = plan.expand(read(tmp_path, **GRID), {"a": 1})
+    assert default[-5:] == [sys.executable, "-m", "ltnet_pl", "fit", "--a=1"]
+    with pytest.raises(InputError, match=r"command has \$\{nope\}; expected one of .*\$\{args\}"):
+        plan.expand(read(tmp_path, **GRID, command=["${nope}"]), {})
+
+
+def test_what_decides_the_trials_is_in_the_hash(tmp_path):
+    one = read(tmp_path, **GRID).hash
+    assert read(tmp_path, **GRID, name="other", project="p").hash == one
+    assert read(tmp_path, **dict(reversed(GRID.items()))).hash == one
+    assert read(tmp_path, **GRID, run_cap=2).hash != one
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"parameters": {}}, "its search space is empty"),
+        ({"parameters": {"a": {"values": []}}}, r"parameters.a.values is \[\]; expected a list of one or more"),
+        (
+            {"parameters": {"a": {"min": 2.0, "max": 2.0}}, "method": "random"},
+            "min 2.0 is not below max 2.0; its search space is empty",
+        ),
+        (
+            {"parameters": {"a": {"parameters": {"b": {"value": 1}}}}},
+            "parameters.a has parameters of its own; expected flat keys",
+        ),
+        ({"parameters": {"a": 3}}, "parameters.a is 3; expected value, values or a distribution"),
+        ({"parameters": {"a": {"min": 0, "max": 1}}}, "a grid needs values, but this is int_uniform"),
+        ({"parameters": {"a": {"distribution": "beta"}}, "method": "random"}, "distribution beta is unknown"),
+        ({"parameters": {"a": {"distribution": "uniform", "min": 1}}, "method": "random"}, "uniform lacks max"),
+        ({"parameters": {"a": {"values": [1, 2], "probabilities": [0.5]}}, "method": "random"}, "expected one for each value"),
+        ({"method": "anneal"}, "method is anneal; expected one of grid, random, bayes"),
+        ({"method": "bayes"}, "needs a metric"),
+        ({"metric": {"name": "x", "goal": "up"}}, "metric.goal is up; expected maximize or minimize"),
+        ({"run_cap": 0}, "run_cap is 0; expected a number of trials"),
+        ({"parametres": {}}, "parametres is not understood"),
+        (
+            {"metric": {"name": "x"}, "early_terminate": {"type": "envelope"}},
+            "early_terminate.type is envelope; expected hyperband",
+        ),
+    ],
+)
+def test_yaml_that_is_refused(tmp_path, change, said):
+    with pytest.raises(InputError, match=said) as error:
+        read(tmp_path, **GRID | change)
+    assert str(tmp_path / "sweep.yaml") in str(error.value)
+
+
+def test_files_that_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file; expected a sweep"):
+        plan.read_sweep(tmp_path / "gone.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(InputError, match=r"bad.yaml: .*; expected YAML"):
+        plan.read_sweep(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(InputError, match="holds no parameters"):
+        plan.read_sweep(tmp_path / "list.yaml")
+
+
+def test_random_without_an_end_is_refused(tmp_path):
+    sweep = read(tmp_path, method="random", parameters={"a": {"min": 0.0, "max": 1.0}})
+    with pytest.raises(InputError, match="random has no last trial; expected run_cap in it, or --count"):
+        Search(sweep, None, 0)
+    assert Search(sweep, 3, 0).total == 3
+
+
+def test_bayes_without_the_package_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sweeps", None)
+    sweep = read(tmp_path, method="bayes", metric={"name": "x"}, parameters={"a": {"min": 0.0, "max": 1.0}}, run_cap=3)
+    with pytest.raises(InputError, match=r"need the package sweeps, which is not installed; .*'ltnet_pl\[sweeps\]'"):
+        Search(sweep, None, 0)
+
+
+def test_slots(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert parse_slots(None) == ["0", "1", "2", "3"]
+    assert parse_slots("0,1; 2, 3") == ["0,1", "2,3"]
+    assert parse_slots("cpu;cpu") == ["", ""]
+    for slots, said in (("0,4", "there is no GPU 4, there are 4"), ("0;0", "GPU 0 is named twice"), ("0;x", "'x' is no device")):
+        with pytest.raises(InputError, match=f"--slots {slots}: {said}"):
+            parse_slots(slots)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert parse_slots(None) == [""]
+    with pytest.raises(InputError, match="there is no GPU 0, there are 0"):
+        parse_slots("0")
+
+
+def test_short_names():
+    assert short("model.net.init_args.field") == "net.field"
+    assert short("lr") == "lr"

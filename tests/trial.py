@@ -1,0 +1,28 @@
+"""A trial of a made-up sweep: logs `steps` values of `score`, slowly where asked, into the folder that it is given."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main():
+    given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
+    folder = Path(os.environ["WANDB_DIR"])
+    with (folder / "calls.jsonl").open("a") as file:
+        kept = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "WANDB_MODE", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID")}
+        file.write(json.dumps({"args": sys.argv[1:], "env": kept, "pid": os.getpid()}) + "\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if given.get("a") == given.get("broken"):
+        raise RuntimeError("this trial is broken")
+    for step in range(1, int(given.get("steps", 2)) + 1):
+        while Path(given.get("hold", "nothing")).exists():
+            time.sleep(0.02)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, given.get("name", "val/psnr"): float(given.get("a", 0)) + step / 100}) + "\n")
+        time.sleep(float(given.get("wait", 0)))
+
+
+main()
