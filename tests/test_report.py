@@ -105,6 +105,15 @@ def test_a_run_with_several_rows_gives_them_all_and_each_once(tmp_path):
     assert read_rows([single])[0].run == tmp_path.resolve()
 
 
+def test_the_record_of_a_run_is_no_row(three):
+    """`fit` leaves a summary.json too, beside the run's configuration."""
+    before = table(read_rows(three))
+    for run in three:
+        (Path(run) / "config.yaml").write_text("seed_everything: 0\n")
+        (Path(run) / "summary.json").write_text(json.dumps({"status": "finished", "row": "LTNet"}))
+    assert table(read_rows(three)) == before
+
+
 def test_equal_names_are_told_apart(tmp_path):
     for folder in ("x/seed0", "x/seed1", "y/seed1"):
         write_row(tmp_path / folder, "ltnet", {"psnr": 20.0}, pairs(20))

@@ -61,7 +61,9 @@ def read_rows(runs: Sequence[str | Path]) -> list[Row]:
     for run in map(Path, runs):
         if not run.is_dir():
             raise InputError(f"run folder {run} does not exist; expected a folder that `fit` or `test` wrote, such as runs/NAME")
-        found = [run] if (run / "summary.json").is_file() else sorted(path.parent for path in run.glob("test/*/summary.json"))
+        # a run has a summary of its own, beside its configuration
+        own = (run / "summary.json").is_file() and not (run / "config.yaml").is_file()
+        found = [run] if own else sorted(path.parent for path in run.glob("test/*/summary.json"))
         if not found:
             raise InputError(
                 f"{run} holds no test results (no test/*/summary.json); run `python -m ltnet_pl test --config {run}/config.yaml "
