@@ -38,11 +38,14 @@ $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt
 
 # ---- checks
 
+# a file of tests at a time on each core; its fixtures are then made once
+SIDE_BY_SIDE := -n auto --dist loadfile
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m ''
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
