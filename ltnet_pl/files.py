@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ltnet_pl import InputError
+
+CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
+"""How a run was configured, what it logged line by line, and how it stands."""
 
 TILES = ("input", "depth", "guide", "relit", "target", "error")
 """What a panel shows, left to right."""
@@ -68,3 +72,24 @@ def atomic_write(path: Path, partial: Path | None = None) -> Iterator[IO[bytes]]
     except BaseException:  # Ctrl-C too must leave nothing behind
         partial.unlink(missing_ok=True)
         raise
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``; none where there is none. A last line that a kill cut short is left out.
+
+    Args:
+        path: The file.
+    """
+    lines = []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict) and isinstance(content.get("step"), int):
+            lines.append(content)
+    return lines

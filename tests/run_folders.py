@@ -36,12 +36,12 @@ def panel(shade):
     return content.getvalue()
 
 
-def write_row(run, row, metrics, images, *, absent=None, panels=True, **summary):
-    """Write ``test/<row>`` of a run folder.
+def write_row(run, row, metrics, images, *, folder=None, absent=None, panels=True, **summary):
+    """Write ``test/<folder>`` of a run folder, named after the row unless another name is given.
 
     ``images``: one dict per pair, whose missing columns are left empty.
     """
-    folder = Path(run) / "test" / row
+    folder = Path(run) / "test" / (folder or row)
     (folder / "panels").mkdir(parents=True)
     content = {
         "row": row,
@@ -104,3 +104,30 @@ def write_three(folder):
     write_log(folder / "unet", 0, [{"epoch": 0, "step": 49, "train/loss": 0.5}, {"epoch": 0, "step": 99, "val/psnr": 14.5}])
     (folder / "ltnet" / "config.yaml").write_text("model:\n  loss: {charbonnier: 1.0}\ntrainer: {max_steps: 1000}\n")
     return [str(folder / name) for name in ("ltnet", "unet", "copy")]
+
+
+CALLBACKS = """  callbacks:
+  - {class_path: ltnet_pl.callbacks.EMA, init_args: {decay: 0.995}}
+  - class_path: ltnet_pl.callbacks.Panels
+"""
+
+
+def write_run(folder, field="affine", seed=0, psnr=20.0, *, devices=1, status="finished", name="LTNet (guide light)", tested=()):
+    """A run folder as `fit` leaves it, and `test` where there are images to test."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(
+        f"seed_everything: {seed}\ntrainer:\n  default_root_dir: {folder}\n  devices: {devices}\n{CALLBACKS}"
+        f"model:\n  net:\n    class_path: ltnet_pl.nets.LTNet\n    init_args: {{field: {field}, widths: [8, 12]}}\n  row: null\n"
+        f"data: {{class_path: ltnet_pl.data.AnyToAnyDataModule, init_args: {{seed: {seed}, pairs: {folder}/pairs}}}}\n"
+    )
+    last = {"train/loss": 0.3, "val/psnr": psnr - 1, "val/loss": None}
+    summary = {"status": status, "row": name, "net": "LTNet", "seed": seed, "parameters": 1000, "steps": 12, "seconds": 3.5}
+    summary |= {"monitor": "val/psnr", "mode": "max", "best": {"val/psnr": psnr, "val/loss": 0.25}, "last": last}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    lines = [{"step": 4, "epoch": 0, "seconds": 1.0, "train/loss": 0.5}]
+    lines += [{"step": 8, "epoch": 1, "seconds": 2.0, "val/psnr": psnr, "val/loss": None}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "tr')
+    if tested:
+        mean = sum(tested) / len(tested)
+        write_row(folder, name, {"psnr": mean}, pairs(*tested), folder="own", seed=seed, panels=False)
+    return folder

@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 from fits import flags, signal_at
 
-from ltnet_pl.callbacks.record import read_lines
 from ltnet_pl.cli import main
+from ltnet_pl.files import read_lines
 
 
 def record(run):

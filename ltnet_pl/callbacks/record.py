@@ -13,8 +13,7 @@ import pytorch_lightning as pl
 
 from ltnet_pl.callbacks.files import write_bytes
 from ltnet_pl.callbacks.stop import Stopped
-
-METRICS, SUMMARY = "metrics.jsonl", "summary.json"
+from ltnet_pl.files import METRICS, SUMMARY, read_lines
 
 
 class RunRecord(pl.Callback):
@@ -114,24 +113,3 @@ class RunRecord(pl.Callback):
             "last": self._last,
         }
         write_bytes(Path(trainer.default_root_dir) / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; none where there is none. A last line that a kill cut short is left out.
-
-    Args:
-        path: The file.
-    """
-    lines = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict) and isinstance(content.get("step"), int):
-            lines.append(content)
-    return lines

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltnet_pl import InputError
-from ltnet_pl.files import LIGHT_COLUMNS
+from ltnet_pl.files import CONFIG, LIGHT_COLUMNS, SUMMARY
 
 _SUMMARY = {"row": str, "net": str, "pairs": int, "parameters": int, "metrics": dict, "labels": dict, "absent": dict}
 
@@ -62,8 +62,8 @@ def read_rows(runs: Sequence[str | Path]) -> list[Row]:
         if not run.is_dir():
             raise InputError(f"run folder {run} does not exist; expected a folder that `fit` or `test` wrote, such as runs/NAME")
         # a run has a summary of its own, beside its configuration
-        own = (run / "summary.json").is_file() and not (run / "config.yaml").is_file()
-        found = [run] if own else sorted(path.parent for path in run.glob("test/*/summary.json"))
+        own = (run / SUMMARY).is_file() and not (run / CONFIG).is_file()
+        found = [run] if own else sorted(path.parent for path in run.glob(f"test/*/{SUMMARY}"))
         if not found:
             raise InputError(
                 f"{run} holds no test results (no test/*/summary.json); run `python -m ltnet_pl test --config {run}/config.yaml "

@@ -63,14 +63,14 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', bar) for cell in line)} |" for line in lines) + "\n"
 
 
-def _direction(key: str) -> Callable[[Sequence[float]], float] | None:
+def better(key: str) -> Callable[[Sequence[float]], float] | None:
     """`max` or `min`, whichever is the better value of a metric; None where that is not known."""
     if key.startswith(("psnr", "ssim", "mps")) or key.endswith("accuracy"):
         return max
     return min if key.startswith("lpips") or key.endswith("error") else None
 
 
-def _text(key: str, value: float) -> str:
+def metric_text(key: str, value: float) -> str:
     """A metric as the field prints it."""
     if math.isnan(value):
         return MISSING
@@ -82,7 +82,7 @@ def _text(key: str, value: float) -> str:
 
 def psnr_text(value: float) -> str:
     """A PSNR in dB as the tables print it."""
-    return _text("psnr", value)
+    return metric_text("psnr", value)
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, str]:
@@ -111,12 +111,12 @@ def grids(rows: Sequence[Row]) -> list[Grid]:
         best = {}
         for key in keys:
             values = [value for row in shown if not math.isnan(value := row.value(key))]
-            choose = _direction(key)
+            choose = better(key)
             # compared as printed: a difference that the table does not show decides nothing
-            best[key] = _text(key, choose(values)) if choose and len(values) > 1 else None
+            best[key] = metric_text(key, choose(values)) if choose and len(values) > 1 else None
         body = []
         for row in shown:
-            texts = {key: _text(key, row.value(key)) for key in keys}
+            texts = {key: metric_text(key, row.value(key)) for key in keys}
             body.append([Cell(row.name), *(Cell(text, text == best[key]) for key, text in texts.items())])
             if not light:
                 body[-1].append(Cell(f"{row.summary['parameters']:,}"))

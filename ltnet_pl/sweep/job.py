@@ -19,9 +19,8 @@ from rich.live import Live
 from rich.table import Table
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks.record import read_lines
 from ltnet_pl.experiment import configuration
-from ltnet_pl.files import locked
+from ltnet_pl.files import locked, read_lines
 from ltnet_pl.processes import die_with_parent
 from ltnet_pl.sweep.journal import Journal, Trial
 from ltnet_pl.sweep.plan import Parameters, Sweep, expand, flags_of, read_sweep

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks.record import read_lines
+from ltnet_pl.files import read_lines
 from ltnet_pl.sweep.journal import Trial
 from ltnet_pl.sweep.plan import Parameters, Sweep, drawn, grid
 
