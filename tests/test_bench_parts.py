@@ -9,9 +9,9 @@ import scenes
 import torch
 
 from ltnet_pl.bench import BENCHES, bench, speed
-from ltnet_pl.bench.bootstrap import difference
 from ltnet_pl.bench.configs import config_hash
 from ltnet_pl.bench.hashes import bare, code_hash, data_hash, files_hash, machine
+from ltnet_pl.bootstrap import difference
 from ltnet_pl.cli import main
 from ltnet_pl.vidit import any_to_any_pairs, find_settings
 

@@ -266,7 +266,7 @@ def test_quickstart_renders_trains_tests_reports_and_then_rests(sandbox):
     calls = _calls(sandbox)
     install, commands = calls[:2], [call.split()[2] for call in calls[2:]]
     assert install[0].endswith("torch")
-    assert install[1].endswith("-e .[render,dev]")
+    assert install[1].endswith("-e .[render,notebooks,dev]")
     assert commands[0] == "render"
     assert commands[-1] == "report"
     assert set(commands) == {"render", "fit", "test", "report"}
@@ -330,7 +330,7 @@ def test_a_python_that_will_not_do_is_named(sandbox, missing):
 def test_every_target_builds_the_environment(sandbox, target):
     plan = _make(sandbox, target, "--dry-run").stdout
     assert "-c requirements/constraints.txt torch" in plan
-    assert plan.index("torch\n") < plan.index("-e '.[render,dev]'")
+    assert plan.index("torch\n") < plan.index("-e '.[render,notebooks,dev]'")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ltnet_pl.bench.bootstrap import Difference, difference
 from ltnet_pl.bench.results import Result
 from ltnet_pl.bench.rows import Row
+from ltnet_pl.bootstrap import Difference, difference
 from ltnet_pl.metrics import AZIMUTH_BINS
 from ltnet_pl.report.tables import MISSING, markdown
 

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.bench.bootstrap import difference
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of, sheet, side_of, write_within
 from ltnet_pl.bench.trained import Method, load_methods, pairs_of, provenance
+from ltnet_pl.bootstrap import difference
 from ltnet_pl.data.datasets import Batch, PairDataset, collate
 from ltnet_pl.files import atomic_write
 from ltnet_pl.light import DIRECTIONS, direction_of
