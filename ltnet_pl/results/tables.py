@@ -21,7 +21,7 @@ _LATEX = {"±": r"$\pm$", "–": "--", "∞": r"$\infty$", "°": r"$^\circ$"}  #
 _BOLD = "font-weight: bold"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """A table ready to be set; a notebook shows it as HTML.
 
@@ -65,7 +65,7 @@ class Table:
         """What a notebook shows."""
         return self.html()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.markdown()
 
     def _style(self, kind: str) -> Any:
