@@ -172,10 +172,14 @@ def server(monkeypatch):
 
     def run(name, id, seed, history):
         config = {"seed_everything": seed, "model": {"net": {"class_path": "ltnet_pl.nets.LTNet", "init_args": {"fold": 2}}}}
+        # a sweep notes its flags beside the tree
+        config["model.net.fold"] = 2
         summary = {
             "trainer/global_step": 11,
             "_runtime": 30.5,
-            "val/psnr": 18.0,
+            # where the highest value is kept too
+            "val/psnr": {"max": 19.0, "last": 18.0},
+            "val/loss": 0.3,
             "train/loss": "NaN",
             "test/psnr": 17.5,
             "_step": 3,
@@ -209,9 +213,10 @@ def test_a_sweep_on_a_server_is_a_frame_too(server, source):
     second = frame.iloc[1]
     expected = {"status": "failed", "row": "LTNet", "net": "LTNet", "seed": 1, "steps": 12, "seconds": 30.5}
     expected |= {"model.net.init_args.fold": 2, "best/val/psnr": 19.0, "best/val/loss": 0.2, "last/val/psnr": 18.0}
-    expected |= {"test/psnr": 17.5}
+    expected |= {"test/psnr": 17.5, "last/val/loss": 0.3}
     assert {key: second[key] for key in expected} == expected
     assert frame["folder"].isna().all()
+    assert "model.net.fold" not in frame
     assert math.isnan(frame.iloc[0]["best/val/psnr"])
     long = curves(source)
     assert long[["step", "key"]].to_numpy().tolist() == [

@@ -128,8 +128,12 @@ def _server_records(runs: list[Any]) -> list[dict[str, Any]]:
     """
     records = []
     for name, run in zip(_names(runs), runs, strict=True):
-        config, summary = flat(dict(run.config)), dict(run.summary)
-        numbers = {key: value for key, value in summary.items() if "/" in key and _finite(value)}
+        tree, summary = dict(run.config), dict(run.summary)
+        if "model" in tree:
+            # what the sweep gave as flags stands in the tree too, under its full name
+            tree = {key: value for key, value in tree.items() if "." not in key}
+        config = flat(tree)
+        numbers = {key: number for key, value in summary.items() if "/" in key and _finite(number := _last(value))}
         steps = summary.get("trainer/global_step")
         net = str(config.get("model.net.class_path", "")).rpartition(".")[2] or None
         record = {
@@ -147,6 +151,11 @@ def _server_records(runs: list[Any]) -> list[dict[str, Any]]:
         record |= {key: value for key, value in numbers.items() if key.startswith(("test/", "best/"))}
         records.append(record)
     return records
+
+
+def _last(value: Any) -> Any:
+    """The last value of a number, whose summary may also hold the lowest and the highest."""
+    return value["last"] if not isinstance(value, str) and hasattr(value, "keys") and "last" in value.keys() else value  # noqa: SIM118
 
 
 def _history(run: Any) -> list[dict[str, Any]]:

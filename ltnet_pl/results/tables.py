@@ -21,7 +21,7 @@ _LATEX = {"±": r"$\pm$", "–": "--", "∞": r"$\infty$", "°": r"$^\circ$"}  #
 _BOLD = "font-weight: bold"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Table:
     """A table ready to be set; a notebook shows it as HTML.
 
