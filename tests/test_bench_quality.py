@@ -243,6 +243,11 @@ def test_a_mean_over_several_states_of_the_code_is_said(bench, foreign, tmp_path
     write_result(bench.results, replace(result(bench, "a"), code="earlier"))
     assert bench(*flags, "--table") == 0
     assert "a mean over several states of the code: a." in capsys.readouterr().out
+    # as in a clone that has not rendered the set
+    write_result(bench.results, replace(result(bench, "a"), data="another"))
+    bench.data = tmp_path / "absent"
+    assert bench(*flags, "--table") == 0
+    assert "of 2 renders of the data: a, seed 0 | a, seed 1." in capsys.readouterr().out
 
 
 def test_a_failing_run_is_reported_and_the_rest_goes_on(bench, foreign, tmp_path, capsys):

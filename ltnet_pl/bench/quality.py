@@ -273,6 +273,13 @@ def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], 
     mixed = [name for name, results in found.items() if len({result.code for result in results}) > 1]
     if mixed:
         notes.append(f"a mean over several states of the code: {', '.join(mixed)}.")
+    renders: dict[str, list[str]] = {result.data: [] for results in found.values() for result in results}
+    for results in found.values():
+        for result in results:
+            renders[result.data].append(f"{result.row}, seed {result.seed}")
+    if len(renders) > 1:
+        # another kind of processor rounds otherwise, and the files are other bytes
+        notes.append(f"of {len(renders)} renders of the data: {' | '.join('; '.join(names) for names in renders.values())}.")
     timing, milliseconds = _times(folder)
     against = {row.name: book.against(row, found) for row in rows}
     return report(command, rows, found, against, notes, milliseconds, timing)
