@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import netrc
 import os
 import signal
@@ -243,9 +244,7 @@ def versions() -> dict[str, str]:
     root = Path(ltnet_pl.__file__).resolve().parent.parent
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-            found["commit"] = done.stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            pass  # no git here, or not a folder that it trusts
+        # there may be no git here, or it does not trust the folder
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            found["commit"] = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     return found
