@@ -214,7 +214,14 @@ def test_table_matches_the_real_parsers(name, capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     flags = {"fit": "--trainer.max_steps", "validate": "--ckpt_path", "test": "--metrics.lpips_weights", "predict": "--data"}
-    flags |= {"render": "--scenes", "report": "--output", "bench": "quality", "fit-rig": "--out", "cache": "--verify"}
+    flags |= {
+        "render": "--scenes",
+        "report": "--output",
+        "bench": "quality",
+        "fit-rig": "--out",
+        "cache": "--verify",
+        "sweep": "--slots",
+    }
     assert flags[name] in out
 
 
@@ -354,7 +361,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(fitted, vidit_root,
 def test_a_foreign_network(vidit_root, tmp_path, monkeypatch):
     """The README's example, word for word."""
     readme = (EXPERIMENTS.parent / "README.md").read_text()
-    code = readme.split("```python\n")[1].split("```")[0]
+    (code,) = (part.split("```")[0] for part in readme.split("```python\n")[1:] if "class Mine" in part)
     (tmp_path / "my_package.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     common = arguments(vidit_root, tmp_path / "run", "--model.net=my_package.Mine", "--model.loss.light=0")

@@ -25,4 +25,5 @@ def main():
         time.sleep(float(given.get("wait", 0)))
 
 
-main()
+if __name__ == "__main__":
+    main()

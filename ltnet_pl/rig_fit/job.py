@@ -85,9 +85,9 @@ def fit_rig(folder: str, scenes: int = 12, size: int = 48, out: str | None = Non
         notes = [f"# Where do the lights of {root.resolve().name!a} stand? Found by fit-rig from {len(found.scenes)} scenes."]
         with atomic_write(file) as stream:
             stream.write("\n".join([*notes, *(f"# Warning: {warning}" for warning in warnings), text, ""]).encode())
-        console.print(
-            f"\nwritten: {file}; use it as: fit --config experiments/base.yaml --config {file}", highlight=False, markup=False
-        )
+        # a path that is broken into lines cannot be copied
+        said = f"\nwritten: {file}; use it as: fit --config experiments/base.yaml --config {file}"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def doubts(found: Fit) -> list[str]:
