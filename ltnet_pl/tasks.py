@@ -189,11 +189,13 @@ class RelightTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation's losses and metrics, over all processes."""
+        values = self.val_metrics.compute()
         names, sums = list(self._val_sums), list(self._val_sums.values())
         if sums:
             *totals, count = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="sum").unbind()
-            self.log_dict({f"val/{name}": total / count for name, total in zip(names, totals, strict=False)})
-        values = self.val_metrics.compute()
+            for name, total in zip(names, totals, strict=False):
+                # a part of the loss may bear the name of a metric, as SSIM does
+                self.log(f"val/{name}_loss" if name in values else f"val/{name}", total / count)
         self.val_metrics.reset()
         for key, value in values.items():
             self.log(f"val/{key}", value, prog_bar=key == "psnr")

@@ -38,6 +38,21 @@ def test_lines_and_summary_of_a_finished_run(whole):
     assert summary["parameters"] > 1000
 
 
+def test_a_loss_of_a_metrics_name_stands_beside_it(vidit_root, tmp_path):
+    """What `fit` logs of a validation is what `validate` finds of the same weights: the metric, and the loss 1 - SSIM apart."""
+    run = tmp_path / "run"
+    assert main(flags(vidit_root, run, "--trainer.max_steps=4", "--model.loss.ssim=0.5")) == 0
+    logged = next(line for line in record(run)[0] if "val/psnr" in line)
+    assert 0 < logged["val/ssim"] < 1
+    assert logged["val/ssim_loss"] != logged["val/ssim"]
+    data = ["--data.test_split=val", "--ckpt_path=last", "--model.row=val"]
+    given = [flag for flag in flags(vidit_root, run) if "max_steps" not in flag][1:]
+    assert main(["test", *given, *data]) == 0
+    tested = json.loads((run / "test/val/summary.json").read_text())["metrics"]
+    assert tested["psnr"] == pytest.approx(logged["val/psnr"], abs=1e-3)
+    assert tested["ssim"] == pytest.approx(logged["val/ssim"], abs=1e-4)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, "stopped"), (0, "failed")])
 def test_a_run_that_goes_on_has_each_line_once(vidit_root, whole, tmp_path, number, status):
     run, log = tmp_path / "run", "--trainer.log_every_n_steps=2"

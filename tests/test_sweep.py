@@ -210,7 +210,7 @@ def test_trainings_on_two_slots(vidit_root, tmp_path):
     process = start(file, out)
     wait_for(lambda: list(out.glob("trials/*/checkpoints/last.ckpt")))
     process.kill()
-    process.wait()
+    process.communicate()
     assert run(file, out) == 0
     found = journal(out)
     assert {trial["status"] for trial in found.values()} == {"finished"}
