@@ -11,7 +11,7 @@ import torch
 from contract import check_contract, equal, first
 
 from ltnet_pl.data import AnyToAnyDataModule, AugmentSettings, OneToOneDataModule
-from ltnet_pl.data.datasets import InOrder
+from ltnet_pl.data.datasets import InOrder, floats
 from ltnet_pl.light import SETTINGS, Light
 from ltnet_pl.vidit import Pair
 
@@ -146,7 +146,7 @@ def test_one_to_one_mirrored_pairs_are_lit_from_e(tmp_path, vidit_root):
     data.setup("fit")
     train = data.datasets["train"]
     assert len(train) == 6
-    samples = {train[i]["name"]: train[i] for i in range(6)}
+    samples = {train[i]["name"]: floats(train[i]) for i in range(6)}
     twin = samples["Image001_mirror"]
     assert twin["target_light"].tolist() == [90, 4500]
     assert twin["input_light"].tolist() == [0, 6500]

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from fits import EXPERIMENTS, checkpoint, command, environment, flags, same, signal_at, validations
 
 from ltnet_pl import InputError
@@ -80,6 +82,7 @@ class Devices:
 
     def __init__(self, rank, world):
         self.global_rank, self.world_size = rank, world
+        self.strategy = SimpleNamespace(root_device=torch.device("cpu"))
 
 
 def data_of(root, pairs, rank, world, **more):

@@ -22,7 +22,7 @@ from ltnet_pl.bench.hashes import machine
 from ltnet_pl.bench.plan import parse_numbers
 from ltnet_pl.cache import cache as make_cache
 from ltnet_pl.data import AnyToAnyDataModule, AugmentSettings
-from ltnet_pl.data.datasets import TrainingDataset, load, to_tensors
+from ltnet_pl.data.datasets import Loader, TrainingDataset, collate, floats, load, to_tensors
 from ltnet_pl.report.tables import MISSING, markdown
 
 SOURCES = ("files", "cache")
@@ -143,7 +143,7 @@ def _rate(dataset: TrainingDataset, workers: int, samples: int, batch: int) -> t
     """Samples per second once the workers are warm, and the private memory of the largest of them in MB."""
     # what is on its way when the time begins: two batches of each worker
     ahead = 2 * workers
-    loader = DataLoader(dataset, batch_size=batch, sampler=range(1_000_000), num_workers=workers)
+    loader = Loader(dataset, batch_size=batch, sampler=range(1_000_000), num_workers=workers, collate_fn=collate)
     batches = iter(loader)
     for _ in range(ahead):
         next(batches)
@@ -164,7 +164,7 @@ def _bare_rate(dataset: TrainingDataset, samples: int, crop: int) -> float:
             sample = load(dataset.draw(number, rng), dataset.frames)
             parts = {name: getattr(sample, name) for name in ("input", "target", "guide", "depth", "guide_depth")}
             cut = {name: part[window] for name, part in parts.items() if part is not None}
-            to_tensors(replace(sample, **cut, frame_depth=cut["depth"][:96, :96]))
+            floats(to_tensors(replace(sample, **cut, frame_depth=cut["depth"][:96, :96])))
         return samples / (time.perf_counter() - begin)
 
 
