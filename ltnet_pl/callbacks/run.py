@@ -143,7 +143,7 @@ class Checkpoint(ModelCheckpoint):
             self._last_global_step_saved = -1
         super().on_train_epoch_end(trainer, pl_module)
         if self._last_global_step_saved != trainer.global_step:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what was fitted without a step, or before the first validation."""
@@ -153,7 +153,7 @@ class Checkpoint(ModelCheckpoint):
             # asked once for all ranks, since saving waits for all of them
             missing = trainer.strategy.broadcast(not path.exists())
             if missing and not getattr(trainer, "fast_dev_run", False):
-                trainer.save_checkpoint(path)
+                trainer.save_checkpoint(path, weights_only=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The best score so far belongs to a run folder; a checkpoint from another one brings none along."""

@@ -81,7 +81,7 @@ class GracefulStop(Checkpoint):
         if done % self.every == 0:
             self._ask(trainer)
         if self.save_every is not None and done % self.save_every == 0:
-            trainer.save_checkpoint(_last(trainer))
+            trainer.save_checkpoint(_last(trainer), weights_only=False)
 
     def on_validation_batch_end(
         self,
@@ -114,7 +114,7 @@ class GracefulStop(Checkpoint):
                 mark = getattr(getattr(logger, "experiment", None), "mark_preempting", None)
                 if mark is not None:
                     mark()
-        trainer.save_checkpoint(_last(trainer))
+        trainer.save_checkpoint(_last(trainer), weights_only=False)
         if trainer.is_global_zero:
             name = "SIGTERM" if terminated else "SIGUSR1"
             print(f"stopped by {name} at step {trainer.global_step}; go on with --ckpt_path last", flush=True)
