@@ -13,7 +13,7 @@ from torch import Tensor
 from ltnet_pl import InputError
 from ltnet_pl.bench.sheets import Line, Tile, nearness, pixels_of, sheet, side_of, write_within
 from ltnet_pl.bench.trained import Method, load_methods, pairs_of, provenance
-from ltnet_pl.data.datasets import collate
+from ltnet_pl.data.datasets import together
 from ltnet_pl.light import Light, angular_distance, direction_of
 from ltnet_pl.metrics import psnr
 from ltnet_pl.report.tables import markdown, psnr_text
@@ -61,7 +61,7 @@ def looks(
     for place, scene in enumerate(spread(families, scenes)):
         index = choose(dataset.pairs, scene, place)
         pair = dataset.pairs[index]
-        batch: Any = collate([dataset[index]])
+        batch: Any = together([dataset[index]])
         results = [method.relit(batch)[0] for method in methods]
         lines.append(_line(pair, families[scene], batch, results))
         scores[pair.name] = [_psnr(image, batch) for image in (batch["input"][0], *results)]

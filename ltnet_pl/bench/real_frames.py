@@ -20,7 +20,7 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of
 from ltnet_pl.bench.trained import Method
-from ltnet_pl.data.datasets import Batch, collate, light_row
+from ltnet_pl.data.datasets import Batch, light_row, together
 from ltnet_pl.data.frames import Frames
 from ltnet_pl.data.predict import PredictDataset, light_in_name
 from ltnet_pl.light import TEMPERATURES, angular_distance, decode, direction_of, mired
@@ -102,7 +102,7 @@ def load(images: Sequence[tuple[Path, Path | None]], size: int) -> Batch:
     ((height, width),) = sizes
     scale = min(1.0, size / max(height, width))
     dataset = PredictDataset(images, [], None, Frames(round(min(height, width) * scale), cache_mb=0), FRAME_SIZE)
-    batch: Any = collate([dataset[i] for i in range(len(dataset))])
+    batch: Any = together([dataset[i] for i in range(len(dataset))])
     return dict(batch)
 
 

@@ -19,7 +19,7 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of, sheet, side_of, write_within
 from ltnet_pl.bench.trained import Method, load_methods, pairs_of, provenance
 from ltnet_pl.bootstrap import difference
-from ltnet_pl.data.datasets import Batch, PairDataset, collate
+from ltnet_pl.data.datasets import Batch, PairDataset, together
 from ltnet_pl.files import atomic_write
 from ltnet_pl.light import DIRECTIONS, direction_of
 from ltnet_pl.metrics import psnr
@@ -154,7 +154,7 @@ def _starts(inputs: Sequence[int]) -> list[int]:
 def _sample(dataset: PairDataset, scene: str) -> Batch:
     """A batch of one with what a scene's batches share: depth, crop, camera, rig."""
     index = next(i for i, pair in enumerate(dataset.pairs) if pair.input.scene == scene)
-    batch = collate([dataset[index]])
+    batch = together([dataset[index]])
     assert isinstance(batch, dict)  # a single sample raises its own mistakes
     return batch
 

@@ -137,6 +137,12 @@ def collate(samples: Sequence[Batch | InputError]) -> Batch | InputError:
     return batch
 
 
+def together(samples: Sequence[Batch]) -> Batch:
+    """Samples as a batch that a network takes, without a loader."""
+    batch: Batch = default_collate(list(samples))
+    return floats(batch)
+
+
 class Loader(DataLoader[Batch]):
     """A DataLoader that raises a user's mistake in the main process, as itself, wherever the file was read.
 
