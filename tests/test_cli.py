@@ -367,6 +367,7 @@ def test_a_foreign_network(vidit_root, tmp_path, monkeypatch):
     common = arguments(vidit_root, tmp_path / "run", "--model.net=my_package.Mine", "--model.loss.light=0")
     flags = ["--config", str(EXPERIMENTS / "base.yaml"), *common[4:], "--trainer.max_steps=2", "--data.samples_per_epoch=16"]
     assert main(["fit", *flags]) == 0
+    del sys.modules["my_package"]  # other tests want one that is not there
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
 
 

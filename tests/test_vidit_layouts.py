@@ -81,7 +81,8 @@ def test_depth_beside_the_image_comes_first(tmp_path):
 def test_one_to_one(tmp_path, names):
     touch(tmp_path, *names)
     image, depth, target = (tmp_path / name for name in names)
-    expected = Pair("Image300", View("Image300", image, depth, N_LIGHT), View("Image300", target, depth, E_LIGHT))
+    views = View("Image300", image, depth, N_LIGHT), View("Image300", target, depth, E_LIGHT)
+    expected = Pair("Image300", *views, wanted=E_LIGHT)
     assert find_one_to_one(tmp_path) == [expected]
     assert detect_layout(tmp_path) == "one_to_one"
 
@@ -92,7 +93,9 @@ def test_one_to_one_flat_with_ground_truth_elsewhere(tmp_path):
     assert [pair.name for pair in pairs] == ["Image300", "Image301"]
     assert pairs[1].target == View("Image301", tmp_path / "gt" / "Image301.png", None, E_LIGHT)
     assert pairs[1].input.depth is None
-    assert [pair.target for pair in find_one_to_one(tmp_path / "val")] == [None, None]
+    # a test set, whose ground truth is private, asks for the same light
+    private = find_one_to_one(tmp_path / "val")
+    assert [(pair.target, pair.target_light) for pair in private] == [(None, E_LIGHT)] * 2
 
 
 def test_pairs(tmp_path):

@@ -80,23 +80,25 @@ class Pair:
         input: The image to relight.
         target: Ground truth; None where it is private or there is none.
         guide: Image whose light is wanted; None where the light is known instead.
+        wanted: The light that all targets of such a set have; None where there is no such light.
     """
 
     name: str
     input: View
     target: View | None = None
     guide: View | None = None
+    wanted: Light | None = None
 
     @property
     def target_light(self) -> Light | None:
-        """The wanted light: the target's, else the guide's; None where nobody knows it.
+        """The wanted light: the target's, else the guide's, else the set's own; None where nobody knows it.
 
         Of a mirrored pair it is the light as stored, before the flip.
         """
         for view in (self.target, self.guide):
             if view is not None and view.light is not None:
                 return view.light
-        return None
+        return self.wanted
 
     @property
     def mirrored(self) -> bool:
@@ -314,7 +316,8 @@ def find_one_to_one(root: Path, target_root: Path | None = None) -> list[Pair]:
     found = _require(root, "one_to_one")
     inputs = _by_scene(found.views, ONE_TO_ONE_INPUT)
     targets = _targets(found, Path(root), target_root, "track1_validation_gt", inputs, ONE_TO_ONE_TARGET)
-    return [Pair(scene, view, targets.get(scene)) for scene, view in inputs.items()]
+    # a test set without ground truth asks for the same light
+    return [Pair(scene, view, targets.get(scene), wanted=_LIGHTS[ONE_TO_ONE_TARGET]) for scene, view in inputs.items()]
 
 
 def find_pairs(root: Path, target_root: Path | None = None) -> list[Pair]:
