@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ import ltnet_pl.data
 import ltnet_pl.nets  # noqa: F401  # unused by name: importing it registers its classes
 from ltnet_pl import InputError
 from ltnet_pl.callbacks import RunConfig, check_devices
+from ltnet_pl.callbacks.stop import TERMINATED
 from ltnet_pl.metrics import MetricSettings
 from ltnet_pl.tasks import RelightTask
 
@@ -252,7 +252,7 @@ def run(command: str, args: Sequence[str], kind: type[RelightCLI] = RelightCLI) 
         )
     except SIGTERMException as stop:
         # Lightning would leave with 0, and a stopped run would look like a finished one
-        raise SystemExit(128 + signal.SIGTERM) from stop
+        raise SystemExit(TERMINATED) from stop
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
     finally:

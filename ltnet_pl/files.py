@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from ltnet_pl import InputError
 
@@ -23,6 +23,21 @@ LIGHT_COLUMNS = tuple(
     for what in ("azimuth", "temperature")
 )
 """Columns of ``per_image.csv`` that hold true and read lights, in their order."""
+
+
+def better(metric: str) -> Literal["max", "min"] | None:
+    """Which value of a metric, or of a part of the loss, is the better one; None where that is not known.
+
+    Args:
+        metric: Its name, without the stage that it belongs to.
+
+    Example:
+        >>> better("psnr_45"), better("guide_direction_accuracy"), better("ssim_loss"), better("steps")
+        ('max', 'max', 'min', None)
+    """
+    if metric.startswith("lpips") or metric.endswith(("error", "loss")):
+        return "min"
+    return "max" if metric.startswith(("psnr", "ssim", "mps")) or metric.endswith("accuracy") else None
 
 
 @contextmanager

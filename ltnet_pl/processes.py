@@ -34,6 +34,16 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
 
 
+def tail(log: str, lines: int = 15) -> str:
+    """The end of a log."""
+    return "\n".join(log.splitlines()[-lines:])
+
+
+def quoted(text: str) -> str:
+    """Another process's lines, as messages show them."""
+    return "\n".join(f"  | {line}" for line in text.splitlines())
+
+
 def cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -190,10 +190,11 @@ class RelightTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the validation's losses and metrics, over all processes."""
         values = self.val_metrics.compute()
-        names, sums = list(self._val_sums), list(self._val_sums.values())
-        if sums:
-            *totals, count = self.trainer.strategy.reduce(torch.stack(sums), reduce_op="sum").unbind()
-            for name, total in zip(names, totals, strict=False):
+        if self._val_sums:
+            totals = self.trainer.strategy.reduce(torch.stack(list(self._val_sums.values())), reduce_op="sum")
+            sums = dict(zip(self._val_sums, totals, strict=True))
+            count = sums.pop("samples")
+            for name, total in sums.items():
                 # a part of the loss may bear the name of a metric, as SSIM does
                 self.log(f"val/{name}_loss" if name in values else f"val/{name}", total / count)
         self.val_metrics.reset()

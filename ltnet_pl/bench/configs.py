@@ -36,18 +36,8 @@ _TRAINER = (
 """Settings of the trainer that can change what is learned."""
 
 _NEUTRAL = {
-    *(
-        "Panels",
-        "TestResults",
-        "PredictResults",
-        "Checkpoint",
-        "GracefulStop",
-        "RunRecord",
-        "LearningRateMonitor",
-        "RichModelSummary",
-        "ModelSummary",
-    ),
-    *("RichProgressBar", "TQDMProgressBar", "DeviceStatsMonitor", "Timer"),
+    *("Panels", "TestResults", "PredictResults", "RunRecord", "Checkpoint", "GracefulStop", "LearningRateMonitor"),
+    *("RichModelSummary", "ModelSummary", "RichProgressBar", "TQDMProgressBar", "DeviceStatsMonitor", "Timer"),
 }
 """Callbacks that only watch or write."""
 

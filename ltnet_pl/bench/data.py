@@ -7,8 +7,6 @@ import multiprocessing
 import re
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +18,7 @@ from torch.utils.data import DataLoader
 from ltnet_pl import InputError
 from ltnet_pl.bench.hashes import machine
 from ltnet_pl.bench.plan import parse_numbers
+from ltnet_pl.bench.threads import torch_threads
 from ltnet_pl.cache import cache as make_cache
 from ltnet_pl.data import AnyToAnyDataModule, AugmentSettings
 from ltnet_pl.data.datasets import Loader, TrainingDataset, collate, floats, load, to_tensors
@@ -88,7 +87,7 @@ def data(
                         rates.setdefault((kind, count, source), []).append(rate)
                         if used is not None:
                             memory[source, count] = max(memory.get((source, count), 0.0), used)
-        bare = {kind: _bare_rate(sets[kind, "cache"], samples, crop) for kind in ("off", "on")}
+        bare = _bare_rate(sets["off", "cache"], samples, crop)
     found = {key: statistics.median(values) for key, values in rates.items()}
     given = {"crop": (crop, 512), "size": (size, None), "workers": (workers, "1,2"), "samples": (samples, 64)}
     given |= {"batch": (batch, 4), "repeats": (repeats, 3), "cache": (cache, None)}
@@ -101,7 +100,7 @@ def data(
     for kind in ("off", "on"):
         for count in counts:
             files, mapped = (found[kind, count, source] for source in SOURCES)
-            share = mapped / (bare[kind] * count)
+            share = mapped / (bare * count)
             body.append([kind, str(count), f"{files:.1f}", f"{mapped:.1f}", f"{mapped / files:.1f}", f"{share:.0%}"])
     print(markdown(head, body))
     head = ["memory of a worker of its own, above one of an empty set (MB)", *(f"{count} workers" for count in counts)]
@@ -128,17 +127,6 @@ def _frame_size(dataset: TrainingDataset) -> tuple[int, int]:
     return height, width
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for this process, as a worker has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _rate(dataset: TrainingDataset, workers: int, samples: int, batch: int) -> tuple[float, float | None]:
     """Samples per second once the workers are warm, and the private memory of the largest of them in MB."""
     # what is on its way when the time begins: two batches of each worker
@@ -158,7 +146,8 @@ def _rate(dataset: TrainingDataset, workers: int, samples: int, batch: int) -> t
 def _bare_rate(dataset: TrainingDataset, samples: int, crop: int) -> float:
     """Samples per second of one process that only cuts windows out of mapped frames and makes tensors of them."""
     rng, window = np.random.default_rng(0), np.s_[:crop, :crop]
-    with _one_thread():
+    # as a worker has
+    with torch_threads(1):
         begin = time.perf_counter()
         for number in range(samples):
             sample = load(dataset.draw(number, rng), dataset.frames)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import json
 import os
@@ -19,7 +18,8 @@ import torch
 from ltnet_pl import InputError
 from ltnet_pl.bench.hashes import machine
 from ltnet_pl.experiment import read_checkpoint
-from ltnet_pl.files import atomic_write
+from ltnet_pl.files import METRICS, atomic_write, read_lines
+from ltnet_pl.processes import quoted, tail
 from ltnet_pl.report.tables import markdown
 
 WARM_UP = 3
@@ -117,8 +117,8 @@ def _fit(run: Path, flags: list[str], processes: int, batch: int, steps: int) ->
     call = [sys.executable, "-m", "ltnet_pl", "fit", *given]
     done = subprocess.run(call, check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
-        tail = "\n".join(f"  | {line}" for line in done.stderr.splitlines()[-15:])
-        raise InputError(f"training on {processes} processes failed with exit status {done.returncode}:\n{tail}")
+        end = quoted(tail(done.stderr))
+        raise InputError(f"training on {processes} processes failed with exit status {done.returncode}:\n{end}")
 
 
 def _equality(alone: Path, together: Path, processes: int) -> tuple[list[str], list[list[str]]]:
@@ -136,14 +136,11 @@ def _equality(alone: Path, together: Path, processes: int) -> tuple[list[str], l
 
 
 def _validation(run: Path) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for path in run.glob("logs/version_*/metrics.csv"):
-        with open(path, newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                numbers |= {key: float(value) for key, value in row.items() if key.startswith("val/") and value}
+    lines = read_lines(run / METRICS)
+    numbers = {key: value for line in lines for key, value in line.items() if key.startswith("val/") and value is not None}
     if not numbers:
         raise InputError(f"{run}: no validation was logged; expected one at the end: give a set with --data.val_scenes of scenes")
-    return numbers
+    return dict(sorted(numbers.items()))
 
 
 def _rate(run: Path, batch: int) -> float:

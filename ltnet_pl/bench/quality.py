@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.confirm import Confirmer
@@ -20,6 +17,7 @@ from ltnet_pl.bench.rows import REFERENCE, Book, Row, read_book
 from ltnet_pl.bench.scorer import COUNTED_SIZE, Scorer
 from ltnet_pl.bench.speed import read_speed
 from ltnet_pl.bench.tables import report
+from ltnet_pl.bench.threads import torch_threads
 from ltnet_pl.bench.training import Trainer, terminable
 from ltnet_pl.metrics import MetricSettings
 from ltnet_pl.processes import cores
@@ -91,7 +89,7 @@ def quality(
     references = {job.seed: job for job in plan if job.row.name == REFERENCE}
     references |= {seed: planner.job(book.rows[REFERENCE], seed) for seed in numbers if seed not in references}
     if not table:
-        with _threads(threads or max(1, cores() // jobs)) as count:
+        with torch_threads(threads or max(1, cores() // jobs)) as count:
             scorer = Scorer(references, folder, metrics)
             work = Confirmer(plan, scorer, jobs) if confirm else _Bench(plan, scorer, redo, jobs, count)
             failures, tried = work.run(), len(work.pending)
@@ -114,17 +112,6 @@ def ensure_set(root: Path) -> None:
     from ltnet_pl.render import render  # here, since it needs an extra
 
     render(str(root), **SET)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[int]:
-    """Torch's threads of this process, set back at the end."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield count
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Bench:
@@ -273,10 +260,9 @@ def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], 
     mixed = [name for name, results in found.items() if len({result.code for result in results}) > 1]
     if mixed:
         notes.append(f"a mean over several states of the code: {', '.join(mixed)}.")
-    renders: dict[str, list[str]] = {result.data: [] for results in found.values() for result in results}
-    for results in found.values():
-        for result in results:
-            renders[result.data].append(f"{result.row}, seed {result.seed}")
+    renders: dict[str, list[str]] = {}
+    for result in (result for results in found.values() for result in results):
+        renders.setdefault(result.data, []).append(f"{result.row}, seed {result.seed}")
     if len(renders) > 1:
         # another kind of processor rounds otherwise, and the files are other bytes
         notes.append(f"of {len(renders)} renders of the data: {' | '.join('; '.join(names) for names in renders.values())}.")

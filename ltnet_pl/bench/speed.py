@@ -23,6 +23,7 @@ from ltnet_pl.bench.hashes import code_hash, machine
 from ltnet_pl.bench.plan import parse_rows
 from ltnet_pl.bench.rows import REFERENCE, read_book
 from ltnet_pl.bench.scoring import ask
+from ltnet_pl.bench.threads import torch_threads
 from ltnet_pl.files import atomic_write
 from ltnet_pl.processes import cores
 from ltnet_pl.report.tables import MISSING, markdown
@@ -149,9 +150,7 @@ def speed(
     names = parse_rows(rows, add) or list(book.rows)
     # any tier, since rows are named
     chosen = book.choose(next(iter(book.seeds)), [REFERENCE, *names])
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or cores())
-    try:
+    with torch_threads(threads or cores()) as count:
         nets = {}
         for row in chosen:
             flags = [f"--config={file}" for file in book.configs(row, None)]
@@ -160,9 +159,6 @@ def speed(
             if compile:
                 nets[row.name].compile()
         found = timed(nets, synthetic_batch(size, device), repeats, bf16)
-        count = torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
     how = f"{device}, {'bf16' if bf16 else 'float32'}, {'compiled' if compile else 'eager'}"
     kind = f"{how}, {size} px, {count} thread{'s' if count > 1 else ''}"
     record: dict[str, Any] = {

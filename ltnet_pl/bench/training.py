@@ -20,10 +20,9 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.configs import config_hash, read_config
 from ltnet_pl.bench.hashes import code_hash
 from ltnet_pl.files import atomic_write, locked
+from ltnet_pl.processes import quoted, tail
 
 MARK = "bench.json"
-TAIL = 15
-"""Lines of a failed run's log that are shown."""
 
 
 @dataclass
@@ -145,7 +144,9 @@ class Trainer:
     def _train(self, run: Path, flags: Sequence[str], lock: IO[bytes], threads: int) -> None:
         code = self._child(run, flags, lock, threads)
         if code != 0:
-            raise InputError(f"training failed with exit status {code}; the end of {run / 'fit.log'}:\n{_tail(run / 'fit.log')}")
+            log = run / "fit.log"
+            end = quoted(tail(log.read_text(encoding="utf-8", errors="replace")))
+            raise InputError(f"training failed with exit status {code}; the end of {log}:\n{end}")
 
     def _prepare(self, run: Path, wanted: Mark) -> Mark:
         """The run's mark for this sitting, the folder emptied where what it holds cannot be gone on with."""
@@ -224,8 +225,3 @@ def terminable() -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"  | {line}" for line in lines[-TAIL:])

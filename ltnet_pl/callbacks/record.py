@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from ltnet_pl.callbacks.files import write_bytes
+from ltnet_pl.callbacks.files import run_seed, write_bytes
 from ltnet_pl.callbacks.stop import Stopped
 from ltnet_pl.files import METRICS, SUMMARY, read_lines
 
@@ -103,7 +102,7 @@ class RunRecord(pl.Callback):
             "status": status,
             "row": getattr(task, "row_name", type(task).__name__),
             "net": type(net).__name__,
-            "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
+            "seed": run_seed(),
             "parameters": sum(p.numel() for p in net.parameters()) if net is not None else None,
             "steps": trainer.global_step,
             "seconds": self._seconds(),

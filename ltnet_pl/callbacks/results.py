@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks.files import write_bytes, write_png
+from ltnet_pl.callbacks.files import run_seed, write_bytes, write_png
 from ltnet_pl.callbacks.panels import panel
 from ltnet_pl.files import LIGHT_COLUMNS
 
@@ -172,7 +171,7 @@ def write_summary(folder: Path, row: str, trainer: pl.Trainer, task: Any, pairs:
         "light": getattr(task.net, "light", None),
         "checkpoint": relative(trainer.ckpt_path),
         "pairs": pairs,
-        "seed": int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
+        "seed": run_seed(),
         "parameters": sum(p.numel() for p in task.net.parameters()),
         **scores,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks.files import write_bytes
+from ltnet_pl.callbacks.files import checkpoint_path, run_seed, write_bytes
 
 
 class RunConfig(SaveConfigCallback):
@@ -67,8 +66,7 @@ class EpochSeed(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed from the run's seed, the epoch and the rank."""
         self._states = []
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        state = np.random.SeedSequence([seed, trainer.current_epoch, trainer.global_rank]).generate_state(1)
+        state = np.random.SeedSequence([run_seed() or 0, trainer.current_epoch, trainer.global_rank]).generate_state(1)
         torch.manual_seed(int(state[0]))
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
@@ -143,13 +141,13 @@ class Checkpoint(ModelCheckpoint):
             self._last_global_step_saved = -1
         super().on_train_epoch_end(trainer, pl_module)
         if self._last_global_step_saved != trainer.global_step:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False)
+            trainer.save_checkpoint(checkpoint_path(trainer, "last"), weights_only=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what was fitted without a step, or before the first validation."""
         super().on_train_end(trainer, pl_module)
         for name in ("best", "last"):
-            path = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
+            path = checkpoint_path(trainer, name)
             # asked once for all ranks, since saving waits for all of them
             missing = trainer.strategy.broadcast(not path.exists())
             if missing and not getattr(trainer, "fast_dev_run", False):

@@ -7,15 +7,16 @@ import signal
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import WandbLogger
 
 from ltnet_pl import InputError
+from ltnet_pl.callbacks.files import checkpoint_path
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a run that was stopped: what a shell says of a process that SIGTERM ended."""
@@ -81,7 +82,7 @@ class GracefulStop(Checkpoint):
         if done % self.every == 0:
             self._ask(trainer)
         if self.save_every is not None and done % self.save_every == 0:
-            trainer.save_checkpoint(_last(trainer), weights_only=False)
+            trainer.save_checkpoint(checkpoint_path(trainer, "last"), weights_only=False)
 
     def on_validation_batch_end(
         self,
@@ -110,11 +111,9 @@ class GracefulStop(Checkpoint):
             return
         if not terminated:
             for logger in trainer.loggers if trainer.is_global_zero else ():
-                # W&B's run, asked for by what it can do: this room knows no logger
-                mark = getattr(getattr(logger, "experiment", None), "mark_preempting", None)
-                if mark is not None:
-                    mark()
-        trainer.save_checkpoint(_last(trainer), weights_only=False)
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.mark_preempting()
+        trainer.save_checkpoint(checkpoint_path(trainer, "last"), weights_only=False)
         if trainer.is_global_zero:
             name = "SIGTERM" if terminated else "SIGUSR1"
             print(f"stopped by {name} at step {trainer.global_step}; go on with --ckpt_path last", flush=True)
@@ -124,7 +123,3 @@ class GracefulStop(Checkpoint):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-def _last(trainer: pl.Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"

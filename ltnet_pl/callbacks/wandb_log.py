@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import netrc
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,6 +19,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 import ltnet_pl
 from ltnet_pl import InputError
+from ltnet_pl.callbacks.stop import TERMINATED
+from ltnet_pl.files import better
 
 CLOUD = "https://api.wandb.ai"
 """The server that wandb asks where none is named."""
@@ -30,7 +31,6 @@ STEP = "trainer/global_step"
 MODES = {name: name for name in ("online", "offline", "disabled", "shared")} | {"dryrun": "offline", "run": "online"}
 """What WANDB_MODE may be, and which of wandb's modes that is."""
 
-_HIGHER = ("psnr", "ssim", "mps")
 _FLAG = "--trainer.logger.init_args"
 
 
@@ -118,7 +118,9 @@ class WandbLog(WandbLogger):
         for key in metrics:
             if key.startswith("val/") and key not in self._defined and isinstance(metrics[key], int | float):
                 self._defined.add(key)
-                self.experiment.define_metric(key, step_metric=STEP, summary=f"{better(key)},last")
+                # what is not known is a part of the loss
+                best = better(key.rpartition("/")[2]) or "min"
+                self.experiment.define_metric(key, step_metric=STEP, summary=f"{best},last")
         super().log_metrics(metrics, step)
 
     @rank_zero_only
@@ -137,7 +139,7 @@ class WandbLog(WandbLogger):
         if isinstance(error, SystemExit):
             self._experiment.finish(exit_code=error.code if isinstance(error.code, int) else int(error.code is not None))
         elif isinstance(error, SIGTERMException):
-            self._experiment.finish(exit_code=128 + signal.SIGTERM)
+            self._experiment.finish(exit_code=TERMINATED)
 
     def _start(self) -> Any:
         """Start a run, offline where the server does not let it start; None where one is in progress that is not ours."""
@@ -222,20 +224,6 @@ def has_key(server: str) -> bool:
         return netrc.netrc(path).authenticators(urlsplit(server).netloc) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def better(key: str) -> str:
-    """``max`` or ``min``: which value of a metric of validation is the best one.
-
-    Args:
-        key: The metric, such as ``val/psnr``.
-
-    Examples:
-        >>> better("val/psnr_45"), better("val/guide_direction_accuracy"), better("val/loss"), better("val/lpips_alex")
-        ('max', 'max', 'min', 'min')
-    """
-    name = key.rpartition("/")[2]
-    return "max" if name.startswith(_HIGHER) or name.endswith("accuracy") else "min"
 
 
 def versions() -> dict[str, str]:

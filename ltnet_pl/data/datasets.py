@@ -157,9 +157,7 @@ class Loader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # nothing asks for the base iterator's own class
         """Batches."""
-        epoch, taken = self.sampler.resumed if isinstance(self.sampler, EpochSampler) else (-1, 0)
-        resumed = taken and epoch == self.sampler.epoch  # type: ignore[attr-defined] # no other sampler has taken any
-        self._given = taken // (self.batch_size or 1) if resumed else 0
+        self._given = self.sampler.taken // (self.batch_size or 1) if isinstance(self.sampler, EpochSampler) else 0
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch

@@ -49,10 +49,13 @@ class EpochSampler(DistributedSampler[int]):
         """The numbers of this process in this epoch."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         mine = order[self.rank :: self.num_replicas][: self.num_samples]
+        return iter((self.epoch * self.length + mine[self.taken :]).tolist())
+
+    @property
+    def taken(self) -> int:
+        """How many samples of this epoch were taken before the run was resumed."""
         epoch, taken = self.resumed
-        if epoch == self.epoch:
-            mine = mine[taken:]
-        return iter((self.epoch * self.length + mine).tolist())
+        return taken if epoch == self.epoch else 0
 
 
 class Share(DistributedSampler[int]):
@@ -72,7 +75,7 @@ class Share(DistributedSampler[int]):
     """
 
     def __init__(self, length: int, rank: int, world_size: int) -> None:
-        super().__init__(range(length), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]  # as above
+        super().__init__(range(length), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]  # it asks for a length
         self.length = length
 
     def __iter__(self) -> Iterator[int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ltnet_pl.files import better
 from ltnet_pl.report.runs import Row
 
 MISSING = "–"  # noqa: RUF001 - an en dash is how tables say that there is nothing
@@ -63,11 +64,8 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', bar) for cell in line)} |" for line in lines) + "\n"
 
 
-def better(key: str) -> Callable[[Sequence[float]], float] | None:
-    """`max` or `min`, whichever is the better value of a metric; None where that is not known."""
-    if key.startswith(("psnr", "ssim", "mps")) or key.endswith("accuracy"):
-        return max
-    return min if key.startswith("lpips") or key.endswith("error") else None
+CHOOSE: dict[str | None, Callable[[Sequence[float]], float]] = {"max": max, "min": min}
+"""What picks the better of several values, by what `ltnet_pl.files.better` says."""
 
 
 def metric_text(key: str, value: float) -> str:
@@ -111,7 +109,7 @@ def grids(rows: Sequence[Row]) -> list[Grid]:
         best = {}
         for key in keys:
             values = [value for row in shown if not math.isnan(value := row.value(key))]
-            choose = better(key)
+            choose = CHOOSE.get(better(key))
             # compared as printed: a difference that the table does not show decides nothing
             best[key] = metric_text(key, choose(values)) if choose and len(values) > 1 else None
         body = []

@@ -155,7 +155,7 @@ def _server_records(runs: list[Any]) -> list[dict[str, Any]]:
 
 def _last(value: Any) -> Any:
     """The last value of a number, whose summary may also hold the lowest and the highest."""
-    return value["last"] if not isinstance(value, str) and hasattr(value, "keys") and "last" in value.keys() else value  # noqa: SIM118
+    return value["last"] if not isinstance(value, str) and hasattr(value, "keys") and "last" in value else value
 
 
 def _history(run: Any) -> list[dict[str, Any]]:

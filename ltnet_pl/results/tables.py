@@ -11,7 +11,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ltnet_pl import InputError
-from ltnet_pl.report.tables import MISSING, Cell, better, markdown, metric_text
+from ltnet_pl.files import better
+from ltnet_pl.report.tables import CHOOSE, MISSING, Cell, markdown, metric_text
 from ltnet_pl.results.frames import ABOUT, expect_columns, is_config, needed, said, varying
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def direction(key: str) -> Callable[[Sequence[float]], float] | None:
     if not stage:
         return None
     # what training logs are parts of the loss, also where a metric has the same name
-    return min if "train" in stage or metric == "loss" else better(metric)
+    return min if "train" in stage else CHOOSE.get(better(metric))
 
 
 def _titles(keys: str | Sequence[str] | Mapping[str, str], flag: str) -> dict[str, str]:
@@ -205,7 +206,8 @@ def _expect_apart(group: pd.DataFrame, values: Mapping[str, Any], by: str) -> No
 def _text(key: str, value: float) -> str:
     """A number as the column prints it."""
     metric = key.rpartition("/")[2]
-    if "/" in key and "train" not in key.split("/") and better(metric) is not None:
+    # what a loss is has no scale of its own, and gets digits by its size
+    if "/" in key and "train" not in key.split("/") and metric != "loss" and better(metric) is not None:
         return metric_text(metric, value)
     if math.isnan(value) or math.isinf(value):
         return metric_text("", value)

@@ -20,14 +20,12 @@ from rich.table import Table
 
 from ltnet_pl import InputError
 from ltnet_pl.experiment import configuration
-from ltnet_pl.files import locked, read_lines
-from ltnet_pl.processes import die_with_parent
+from ltnet_pl.files import METRICS, locked, read_lines
+from ltnet_pl.processes import die_with_parent, quoted, tail
+from ltnet_pl.report.tables import markdown
 from ltnet_pl.sweep.journal import Journal, Trial
 from ltnet_pl.sweep.plan import Parameters, Sweep, expand, flags_of, read_sweep
 from ltnet_pl.sweep.search import Search, values_of
-
-TAIL = 15
-"""Lines of a failed trial's log that are kept."""
 
 PATIENCE = 30.0
 """Seconds in which a trial that is to stop may write its checkpoint."""
@@ -132,9 +130,11 @@ class _Job:
         self._check_flags()
         with self._signals(), Live(console=self.console, auto_refresh=False, transient=True) as live:
             try:
-                while not self._stop and (self.running or self._next() is not None):
+                while not self._stop:
                     while self.free and not self._stop and (trial := self._next()) is not None:
                         self._begin(trial)
+                    if not self.running:
+                        break
                     if self.console.is_terminal:
                         live.update(self._table(), refresh=True)
                     time.sleep(self.every)
@@ -179,7 +179,7 @@ class _Job:
     def _next(self) -> Trial | None:
         """The next trial to run: one that was interrupted, or a new one."""
         at_work = {running.trial.number for running in self.running}
-        known = sorted(self.journal.trials.values(), key=lambda trial: trial.number)
+        known = self.journal.ordered
         for trial in known:
             if not trial.ended and trial.number not in at_work:
                 return trial
@@ -229,7 +229,7 @@ class _Job:
                 self.running.remove(running)
                 self.free.append(running.slot)
                 self._ended(running, code)
-        known = sorted(self.journal.trials.values(), key=lambda trial: trial.number)
+        known = self.journal.ordered
         places = [self.journal.place(trial) for trial in known]
         for number in self.search.hopeless(known, places) if self.running else ():
             for running in self.running:
@@ -239,12 +239,12 @@ class _Job:
 
     def _ended(self, running: _Running, code: int) -> None:
         trial, place = running.trial, self.journal.place(running.trial)
-        lines = read_lines(place / "metrics.jsonl")
+        lines = read_lines(place / METRICS)
         trial.code, trial.seconds = code, round(time.monotonic() - running.begun, 1)
         trial.step = max((line["step"] for line in lines), default=None)
         if self.plan.metric is not None:
             values = values_of(place, self.plan.metric)
-            trial.value = (max if self.plan.goal == "maximize" else min)(values, default=None)
+            trial.value = self.plan.best(values)
         if running.hopeless:
             trial.status = "stopped"
         elif code == 0:
@@ -252,12 +252,12 @@ class _Job:
         else:
             trial.status = "failed"
             log = (place / "trial.log").read_text(encoding="utf-8", errors="replace")
-            trial.tail = "\n".join(log.splitlines()[-TAIL:])
+            trial.tail = tail(log)
         self.journal.note(trial)
         value = "" if trial.value is None else f", {self.plan.metric} {trial.value:.5g}"
         self._say(f"trial {trial.number} {trial.status} after {trial.seconds:.0f} s{value}")
         if trial.status == "failed":
-            self._say("\n".join(f"  | {line}" for line in (trial.tail or "").splitlines()))
+            self._say(quoted(trial.tail or ""))
         metric = self.plan.metric
         if (
             metric is not None
@@ -310,13 +310,13 @@ class _Job:
         for name in ("trial", "parameters", "status", "step", self.plan.metric or "", "seconds"):
             table.add_column(name)
         at_work = {running.trial.number: running for running in self.running}
-        for trial in sorted(self.journal.trials.values(), key=lambda trial: trial.number):
+        for trial in self.journal.ordered:
             step, value, seconds = trial.step, trial.value, trial.seconds
             if trial.number in at_work:
-                lines = read_lines(self.journal.place(trial) / "metrics.jsonl")
+                lines = read_lines(self.journal.place(trial) / METRICS)
                 step = lines[-1]["step"] if lines else None
                 values = values_of(self.journal.place(trial), self.plan.metric or "")
-                value = (max if self.plan.goal == "maximize" else min)(values, default=None)
+                value = self.plan.best(values)
                 seconds = round(time.monotonic() - at_work[trial.number].begun)
             cells = [
                 "" if cell is None else f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in (step, value, seconds)
@@ -326,17 +326,19 @@ class _Job:
 
     def _close(self) -> None:
         """The table, best first, and what failed."""
-        trials = sorted(self.journal.trials.values(), key=lambda trial: trial.number)
+        trials = self.journal.ordered
         sign = -1 if self.plan.goal == "maximize" else 1
         trials.sort(key=lambda trial: (trial.value is None, sign * (trial.value or 0.0)))
         keys = [key for key in self.plan.parameters if len({str(trial.parameters.get(key)) for trial in trials}) > 1]
         head = ["trial", *map(short, keys), "status", self.plan.metric or "value", "seconds"]
-        lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+        body = []
         for trial in trials:
-            value = "" if trial.value is None else f"{trial.value:.5g}"
-            cells = [str(trial.number), *(str(trial.parameters.get(key)) for key in keys), trial.status, value]
-            lines.append("| " + " | ".join([*cells, "" if trial.seconds is None else f"{trial.seconds:.0f}"]) + " |")
-        self._say("\n".join(lines))
+            numbers = [
+                "" if trial.value is None else f"{trial.value:.5g}",
+                "" if trial.seconds is None else f"{trial.seconds:.0f}",
+            ]
+            body.append([str(trial.number), *(str(trial.parameters.get(key)) for key in keys), trial.status, *numbers])
+        self._say(markdown(head, body))
         self._say(f"runs and journal are in {self.journal.folder}")
         failed = [str(trial.number) for trial in trials if trial.status == "failed"]
         if failed:

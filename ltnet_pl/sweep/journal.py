@@ -112,6 +112,11 @@ class Journal:
         self.trials[trial.number] = trial
         self._append(asdict(trial))
 
+    @property
+    def ordered(self) -> list[Trial]:
+        """All trials so far, by number."""
+        return sorted(self.trials.values(), key=lambda trial: trial.number)
+
     def place(self, trial: Trial) -> Path:
         """The run folder of a trial."""
         return self.folder / "trials" / f"{trial.number:04d}"

@@ -73,6 +73,10 @@ class Sweep:
         kept = {key: value for key, value in self.content.items() if key not in ("name", "description", "project", "entity")}
         return blake2b(json.dumps(kept, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
+    def best(self, values: Sequence[float]) -> float | None:
+        """The best of a trial's values; None where it has none."""
+        return (max if self.goal == "maximize" else min)(values, default=None)
+
     @property
     def searches(self) -> bool:
         """Whether it needs the package `sweeps`."""

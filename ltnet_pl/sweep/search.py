@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from ltnet_pl import InputError
-from ltnet_pl.files import read_lines
+from ltnet_pl.files import METRICS, read_lines
 from ltnet_pl.sweep.journal import Trial
 from ltnet_pl.sweep.plan import Parameters, Sweep, drawn, grid
 
@@ -63,17 +65,14 @@ class Search:
         if self.sweep.method == "random":
             return drawn(self.sweep, number, self.seed)
         assert self._engine is not None
-        import numpy as np
-
-        # the package draws from numpy's global generator
-        state = np.random.get_state()  # noqa: NPY002
-        np.random.seed((self.seed + 7919 * number) % 2**32)  # noqa: NPY002
+        state = np.random.get_state()  # noqa: NPY002 - the package draws from the global generator
+        np.random.seed((self.seed + 7919 * number) % 2**32)  # noqa: NPY002 - the same
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = self._engine.next_run(dict(self.sweep.content), self._runs(trials, places))
         finally:
-            np.random.set_state(state)  # noqa: NPY002
+            np.random.set_state(state)  # noqa: NPY002 - the same
         if found is None:
             raise InputError(f"{self.sweep.path}: the package sweeps suggests no trial; expected one: look at the search space")
         return {key: plain(value["value"]) for key, value in found.config.items()}
@@ -93,7 +92,7 @@ class Search:
         metric, runs = self.sweep.metric, []
         for trial, place in zip(trials, places, strict=True):
             values = values_of(place, str(metric))
-            best = (max if self.sweep.goal == "maximize" else min)(values, default=None)
+            best = self.sweep.best(values)
             runs.append(
                 self._engine.SweepRun(
                     name=str(trial.number),
@@ -127,7 +126,7 @@ def engine(path: Path) -> ModuleType:
 
 def values_of(place: Path, metric: str) -> list[float]:
     """Every logged value of a metric of a run, in order."""
-    return [float(line[metric]) for line in read_lines(place / "metrics.jsonl") if isinstance(line.get(metric), int | float)]
+    return [float(line[metric]) for line in read_lines(place / METRICS) if isinstance(line.get(metric), int | float)]
 
 
 def plain(value: Any) -> Any:
