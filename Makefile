@@ -33,7 +33,7 @@ $(INSTALLED): setup.cfg pyproject.toml requirements/constraints.txt
 		$(PYTHON) -c '$(call NEEDS_PYTHON,$(PYTHON),run make PYTHON=python3.11 ...)' && $(PYTHON) -m venv $(VENV); \
 	fi
 	$(BIN)/python -m pip install -c requirements/constraints.txt torch
-	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[render,notebooks,dev]'
+	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[render,notebooks,photo,export,demo,docs,dev]'
 	@touch $@
 
 # ---- checks
