@@ -31,6 +31,7 @@ class Geometry:
         dtype: What the cues are returned as.
         guesses: How many of the samples in a row share one frame.
         relief: The frame's depth prepared for marching; None: prepared when it is needed.
+        stride: Pixels along each side for each one that shadows are looked up for; 0: as fits the number of points.
     """
 
     points: Tensor
@@ -43,6 +44,7 @@ class Geometry:
     dtype: torch.dtype
     guesses: int = 1
     relief: Relief | None = None
+    stride: int = 0
 
     @classmethod
     def of(cls, depth: Tensor, frame_depth: Tensor, crop: Tensor | None, camera: Tensor) -> Geometry:
@@ -104,7 +106,7 @@ class Geometry:
     @cached_property
     def _lattice(self) -> Lattice | None:
         """The points that are marched from, where they are not all."""
-        stride = marched_stride(*self.points.shape[-2:])
+        stride = self.stride or marched_stride(*self.points.shape[-2:])
         return Lattice.of(self.points, self.normals, stride, self.texel) if stride > 1 else None
 
     def shading(self, lights: Tensor, rig: Tensor) -> Tensor:

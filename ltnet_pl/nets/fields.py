@@ -13,6 +13,9 @@ from ltnet_pl.nets.blocks import zero_head
 
 FieldKind = Literal["direct", "residual", "gain", "affine", "bilateral"]
 
+Window = tuple[float, float, float, float]
+"""Top, left, height and width as fractions."""
+
 CHANNELS = {"direct": 3, "residual": 3, "gain": 3, "affine": 6}
 
 
@@ -49,13 +52,22 @@ class Field(nn.Module):
         self.merge = nn.Conv2d(spread + seen_channels, hidden, 1)
         self.head = zero_head(hidden, CHANNELS[kind])
 
-    def forward(self, features: Tensor, image: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(B, C, ceil(H / fold), ceil(W / fold))``, image ``(B, 3, H, W)``, seen ``(B, seen_channels, H, W)``.
+    def forward(self, features: Tensor, image: Tensor, seen: Tensor, window: Window | None = None) -> tuple[Tensor, Tensor]:
+        """Relight an image by the interaction's features.
+
+        Args:
+            features: ``(B, C, h, w)``, of the whole image: ``h = ceil(H / fold)`` where it is not reduced.
+            image: ``(B, 3, H, W)``.
+            seen: ``(B, seen_channels, H, W)``.
+            window: Which part of the whole the image is: top, left, height, width as fractions; None for all of it.
 
         Returns:
             The relit image, unclamped, and the field.
         """
-        spread = functional.pixel_shuffle(self.spread(features), self.fold)[..., : image.shape[-2], : image.shape[-1]]
+        spread = functional.pixel_shuffle(self.spread(features), self.fold)
+        height, width = image.shape[-2:]
+        same = [-(-length // self.fold) for length in (height, width)] == list(features.shape[-2:])
+        spread = spread[..., :height, :width] if same and window is None else windowed(spread, (height, width), window)
         field = self.head(functional.silu(self.merge(torch.cat([spread, seen], dim=1))))
         if self.kind == "direct":
             return field, field
@@ -64,6 +76,22 @@ class Field(nn.Module):
         gain, *offset = field.split(3, dim=1)
         relit = image * torch.exp(bent(gain))
         return (relit + offset[0] if offset else relit), field
+
+
+def windowed(x: Tensor, size: tuple[int, int], window: Window | None) -> Tensor:
+    """A window ``(B, C, *size)`` of a tensor ``(B, C, h, w)``, bilinear, at another resolution."""
+    place = torch.stack(torch.meshgrid(*places(size, window, x), indexing="ij")[::-1], dim=-1)
+    return functional.grid_sample(x, place.expand(len(x), *size, 2), padding_mode="border", align_corners=False)
+
+
+def places(size: tuple[int, int], window: Window | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the rows and the columns of a window of such a size stand in the whole, whose edges are -1 and 1."""
+    top, left, height, width = window or (0.0, 0.0, 1.0, 1.0)
+    found = []
+    for length, begin, extent in ((size[0], top, height), (size[1], left, width)):
+        centres = (torch.arange(length, device=like.device, dtype=like.dtype) + 0.5) * (2 * extent / length)
+        found.append(centres + (2 * begin - 1))
+    return found[0], found[1]
 
 
 def bent(gain: Tensor) -> Tensor:
@@ -97,8 +125,10 @@ class BilateralField(nn.Module):
         self.head = zero_head(in_channels, self.factors * bins, 1)
         self.guide = nn.Sequential(nn.Conv2d(guide_channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, 1, 1))
 
-    def forward(self, features: Tensor, image: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Low-resolution features, image ``(B, 3, H, W)`` and what the guide sees ``(B, guide_channels, H, W)``.
+    def forward(self, features: Tensor, image: Tensor, seen: Tensor, window: Window | None = None) -> tuple[Tensor, Tensor]:
+        """Low-resolution features of the whole, image ``(B, 3, H, W)`` and what the guide sees ``(B, guide_channels, H, W)``.
+
+        The image may be a window of the whole: top, left, height, width as fractions.
 
         Returns:
             The relit image and the sliced field ``(B, 12 or 6, H, W)``: a, d, and with cues b and c, for each channel of colour.
@@ -107,8 +137,7 @@ class BilateralField(nn.Module):
         grid = self.head(features).float()  # in half precision, places between pixels would be too coarse
         grid = grid.view(batch, self.factors, self.bins, *grid.shape[-2:])
         depth = torch.tanh(self.guide(seen)).float()
-        v = (torch.arange(height, device=image.device, dtype=grid.dtype) + 0.5) * (2 / height) - 1
-        u = (torch.arange(width, device=image.device, dtype=grid.dtype) + 0.5) * (2 / width) - 1
+        v, u = places((height, width), window, grid)
         place = torch.stack([u.expand(batch, height, width), v[:, None].expand(batch, height, width), depth[:, 0]], dim=-1)
         field = functional.grid_sample(grid, place[:, None], mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0]
         gain, offset, *cued = torch.split(field, 3, dim=1)

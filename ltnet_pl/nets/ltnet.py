@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -13,8 +14,9 @@ from ltnet_pl import InputError
 from ltnet_pl.geometry import Geometry, marched_stride
 from ltnet_pl.light import Camera, Rig, decode, encode
 from ltnet_pl.nets.blocks import Backbone, InteractionKind
-from ltnet_pl.nets.camera import THINNED, CameraEstimate, CameraSource, known_or, march_operations
-from ltnet_pl.nets.fields import BilateralField, Field, FieldKind
+from ltnet_pl.nets.camera import THINNED, CameraEstimate, CameraSource, known_or, march_operations, reduce
+from ltnet_pl.nets.fields import BilateralField, Field, FieldKind, Window
+from ltnet_pl.nets.scene import Reading, Scene, View
 from ltnet_pl.nets.streams import CueKind, DepthStream, LightStream
 from ltnet_pl.nets.tint import Tint
 
@@ -64,6 +66,10 @@ class LTNet(nn.Module):
 
     bilateral_factor = 4
     """Pixels of the image per pixel of what the bilateral kind's interaction sees, along each side."""
+
+    working_size: int | None = None
+    """Longer side in pixels that the interaction works at, of larger images; the field is decoded at the image's own. None: at
+    any size. To be set on a trained network: features of a resolution far above that of its training mean nothing to it."""
 
     def __init__(
         self,
@@ -153,65 +159,124 @@ class LTNet(nn.Module):
             InputError: If the batch has neither a guide nor a known wanted light, or a light is unknown to a network that was
                 trained on labels alone.
         """
+        scene = self.prepare(batch)
+        wanted = self.wanted(batch)
+        base, seen = self.look(scene, wanted, scene.view)
+        features = self.interact(scene, wanted, base, seen)
+        if scene.view.image.shape != batch["input"].shape:
+            view = self.view(scene, batch["input"], batch["depth"])
+            base, seen = self.look(scene, wanted, view)
+        relit, field = self.decode(scene, wanted, features, base, seen)
+        codes = {"input_code": scene.present.raw, "guide_code": wanted.raw}
+        return {"relit": relit, "field": field} | {key: code for key, code in codes.items() if code is not None}
+
+    def prepare(self, batch: dict[str, Tensor]) -> Scene:
+        """What no wanted light changes: the present light, the camera, the geometry and the present light's cues."""
+        image, depth = batch["input"], batch["depth"]
+        if self.working_size is not None:
+            image, depth = reduce(image, depth, self.working_size)
+        batch = batch | {"input": image, "depth": depth}
         if not self.use_depth:
             batch = {key: torch.zeros_like(value) if key.endswith("depth") else value for key, value in batch.items()}
-        image = batch["input"]
         camera, rig = self._camera_and_rig(batch)
         scores = self.estimate.of_depth(batch["frame_depth"], None, camera) if self.camera_from == "estimated" else None
         camera = camera if scores is None else self.estimate.camera(scores)
-        present, latent, present_given, present_read = self._present(batch, camera, rig)
-        wanted, wanted_latent, wanted_given, wanted_read = self._wanted(batch)
-        out = present_read | wanted_read
-        lights = (_light_rows(present, batch["input_light"]), _light_rows(wanted, batch["target_light"]))
+        present = self._present(batch, camera, rig)
         if scores is not None:
-            camera = self.estimate.camera(scores + self.estimate.of_image(batch, lights[0], rig))
+            camera = self.estimate.camera(scores + self.estimate.of_image(batch, present.row, rig))
         geometry = Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera)
-        features = self.depth_stream(geometry, lights, rig).to(image.dtype)
-        base = image if self.tint is None else self.tint(image, lights[0][:, 1], lights[1][:, 1])
-        seen = torch.cat([image, base, features], dim=1)
-        code = self.mix(torch.cat([present, latent, wanted, wanted_latent], dim=1))
-        coarse = seen
-        if isinstance(self.field, BilateralField):
-            size = [max(8, round(length / self.bilateral_factor)) for length in image.shape[-2:]]
-            coarse = functional.interpolate(seen, size=size, mode="area")
-        relit, out["field"] = self.field(self.backbone(coarse, code), base, seen)
-        # one light's colour scales all that it lights, bounced light too: once tinted, a change of temperature is done
-        change = (wanted - present).detach() * wanted.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
-        same = torch.where(present_given & wanted_given, _SAME_LIGHT, _SAME_READING)[:, 0]
-        fade = torch.exp(-(change.square().sum(dim=1) / same.square()).square())
-        fade = fade * ~_moved(batch["input_light"], batch["target_light"])
-        out["relit"] = base + (relit - base) * (1 - fade[:, None, None, None])
-        return out
+        view = View(batch["input"], geometry, *self.depth_stream(geometry, present.row, rig))
+        return Scene(present, batch["input_light"], camera, rig, batch["frame_depth"], batch["crop"], view)
 
-    def _present(self, batch: dict[str, Tensor], camera: Tensor, rig: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Code and latent of the present light, whether it is given ``(B, 1)``, and the reading by name where there is one."""
+    def view(self, scene: Scene, image: Tensor, depth: Tensor, window: Window | None = None, stride: int = 0) -> View:
+        """A window of the scene's image at another resolution.
+
+        Args:
+            scene: What `prepare` returned.
+            image: The window ``(B, 3, H, W)`` at the resolution that is wanted.
+            depth: Its depth ``(B, 1, H, W)``.
+            window: Its top, left, height and width as fractions of the scene's image; None for all of it.
+            stride: Pixels along each side for each one that shadows are looked up for; 0: as fits the window's size.
+        """
+        crop = scene.crop
+        if window is not None:
+            top, left, height, width = crop.unbind(dim=1)
+            inner = (top + window[0] * height, left + window[1] * width, window[2] * height, window[3] * width)
+            crop = torch.stack(inner, dim=1)
+        depth = depth if self.use_depth else torch.zeros_like(depth)
+        geometry = replace(Geometry.of(depth, scene.frame_depth, crop, scene.camera), stride=stride)
+        return View(image, geometry, *self.depth_stream(geometry, scene.present.row, scene.rig))
+
+    def look(self, scene: Scene, wanted: Reading, view: View) -> tuple[Tensor, Tensor]:
+        """The tinted image ``(B, 3, H, W)`` of a view, and all that the network sees of it under the wanted light."""
+        image = view.image
+        base = image if self.tint is None else self.tint(image, scene.present.row[:, 1], wanted.row[:, 1])
+        cues = self.depth_stream.wanted(view.geometry, wanted.row, scene.rig, view.lit)
+        return base, torch.cat([image, base, *(part.to(image.dtype) for part in (view.features, *cues))], dim=1)
+
+    def interact(self, scene: Scene, wanted: Reading, base: Tensor, seen: Tensor) -> Tensor:
+        """The interaction's features of what is seen."""
+        present = scene.present
+        code = self.mix(torch.cat([present.code, present.latent, wanted.code, wanted.latent], dim=1))
+        if isinstance(self.field, BilateralField):
+            size = [max(8, round(length / self.bilateral_factor)) for length in base.shape[-2:]]
+            seen = functional.interpolate(seen, size=size, mode="area")
+        features: Tensor = self.backbone(seen, code)
+        return features
+
+    def decode(
+        self,
+        scene: Scene,
+        wanted: Reading,
+        features: Tensor,
+        base: Tensor,
+        seen: Tensor,
+        window: Window | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Relit image, unclamped, and field of a view: what `look` returned of it, under the features of the whole."""
+        relit, field = self.field(features, base, seen, window)
+        # one light's colour scales all that it lights, bounced light too: once tinted, a change of temperature is done
+        change = (wanted.code - scene.present.code).detach() * base.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
+        same = torch.where(scene.present.given & wanted.given, _SAME_LIGHT, _SAME_READING)[:, 0]
+        fade = torch.exp(-(change.square().sum(dim=1) / same.square()).square())
+        fade = fade * ~_moved(scene.given, wanted.row)
+        return base + (relit - base) * (1 - fade[:, None, None, None]), field
+
+    def _present(self, batch: dict[str, Tensor], camera: Tensor, rig: Tensor) -> Reading:
+        """The present light."""
         label = encode(batch["input_light"]).to(batch["input"].dtype)
         if self.told:
             _expect_known(label, "present", "put it into the file's name (photo_4500_E.png)")
-            return label, label.new_zeros(len(label), self.latent), _all(label), {}
-        reading, latent = self.light_stream(batch["input"], batch["depth"], camera, rig, batch["crop"])
-        code, given = self._choose(label, reading, batch, "input")
-        return code, latent, given, {"input_code": reading}
+            return _labelled(label, self.latent, batch["input_light"])
+        raw, latent = self.light_stream(batch["input"], batch["depth"], camera, rig, batch["crop"])
+        code, given = self._choose(label, raw, batch, "input")
+        return Reading(code, latent, given, _light_rows(code, batch["input_light"]), raw)
 
-    def _wanted(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """The same of the wanted light."""
+    def wanted(self, batch: dict[str, Tensor]) -> Reading:
+        """The wanted light of a batch: of its label, or read off its guide, ``(B, 3, h, w)`` of any size.
+
+        Raises:
+            InputError: If the batch has neither, or the network was trained with labels alone and has none.
+        """
+        if not self.use_depth and "guide" in batch:
+            batch = batch | {"guide_depth": torch.zeros_like(batch["guide_depth"])}
         label = encode(batch["target_light"]).to(batch["input"].dtype)
         if "guide" not in batch and label.isnan().any():
             raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
         if self.told:
             _expect_known(label, "wanted", "give its azimuth and temperature")
         if "guide" not in batch or self.told:
-            return label, label.new_zeros(len(label), self.latent), _all(label), {}
+            return _labelled(label, self.latent, batch["target_light"])
         depth, crop = batch["guide_depth"], batch["guide_crop"]
         # another scene, whose camera no batch tells
         camera, rig = self._camera_and_rig(batch, known=False)
         if self.camera_from == "estimated":
             camera = self.estimate.camera(self.estimate.of_depth(depth, crop, camera))
         stream = self.light_stream if self.guide_stream is None else self.guide_stream
-        reading, latent = stream(batch["guide"], depth, camera, rig, crop)
-        code, given = self._choose(label, reading, batch, "guide")
+        raw, latent = stream(batch["guide"], depth, camera, rig, crop)
+        code, given = self._choose(label, raw, batch, "guide")
         # a light that is given says nothing beyond its numbers, so its latent is zero
-        return code, latent * (~given).to(latent.dtype), given, {"guide_code": reading}
+        return Reading(code, latent * (~given).to(latent.dtype), given, _light_rows(code, batch["target_light"]), raw)
 
     def _choose(self, label: Tensor, reading: Tensor, batch: dict[str, Tensor], which: str) -> tuple[Tensor, Tensor]:
         """The code to work with, label or reading, and a mask ``(B, 1)`` of the samples whose light is wholly the label's."""
@@ -246,9 +311,10 @@ class LTNet(nn.Module):
         return full + read + guessed
 
 
-def _all(label: Tensor) -> Tensor:
-    """A mask ``(B, 1)`` of all samples."""
-    return torch.ones(len(label), 1, dtype=torch.bool, device=label.device)
+def _labelled(label: Tensor, latent: int, lights: Tensor) -> Reading:
+    """A light that is given, whose code is its label's."""
+    given = torch.ones(len(label), 1, dtype=torch.bool, device=label.device)
+    return Reading(label, label.new_zeros(len(label), latent), given, _light_rows(label, lights), None)
 
 
 def _expect_known(label: Tensor, which: str, remedy: str) -> None:

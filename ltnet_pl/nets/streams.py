@@ -40,20 +40,44 @@ class DepthStream(nn.Module):
         self.channels = 8 + {"none": 0, "shading": 3, "visibility": 7}[cues]
 
     @torch.no_grad()
-    def forward(self, geometry: Geometry, lights: tuple[Tensor, Tensor], rig: Tensor) -> Tensor:
-        """Features ``(B, channels, H, W)`` of a scene for its present and its wanted light (light tensors without NaN)."""
-        features, lit = [plain_geometry(geometry)], []
-        for light in lights if self.cues != "none" else ():
-            cue = geometry.shading(light, rig) if self.cues == "shading" else geometry.cues(light, rig, self.steps)
-            lit.append(arriving(cue, light))
-            # the image is display-encoded, so the computed light is too (a power is near enough to the sRGB curve)
-            features.append(displayed(cue[:, :1]))
-            if self.cues == "visibility":
-                features += [cue[:, 1:], displayed(lit[-1])]
-        if lit:
-            present, wanted = lit
-            features.append(torch.log((wanted + _BOUNCED) / (present + _BOUNCED)) / DISPLAY)
-        return torch.cat(features, dim=1)
+    def forward(self, geometry: Geometry, present: Tensor, rig: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Geometry features and the present light's cues, and the light that arrives, ``(B, 1, H, W)`` (None without cues).
+
+        Args:
+            geometry: Of the view.
+            present: Light tensor without NaN.
+            rig: ``(B, 2)``.
+        """
+        plain = plain_geometry(geometry)
+        if self.cues == "none":
+            return plain, None
+        cues, lit = self._cues(geometry, present, rig)
+        return torch.cat([plain, *cues], dim=1), lit
+
+    @torch.no_grad()
+    def wanted(self, geometry: Geometry, wanted: Tensor, rig: Tensor, present: Tensor | None) -> list[Tensor]:
+        """The wanted light's cues, and the log of the change of light: what follows the features of `forward`, in parts.
+
+        Args:
+            geometry: Of the view.
+            wanted: Light tensor without NaN.
+            rig: ``(B, 2)``.
+            present: The present light that arrives, as `forward` returned it.
+        """
+        if present is None:
+            return []
+        cues, lit = self._cues(geometry, wanted, rig)
+        return [*cues, torch.log((lit + _BOUNCED) / (present + _BOUNCED)) / DISPLAY]
+
+    def _cues(self, geometry: Geometry, light: Tensor, rig: Tensor) -> tuple[list[Tensor], Tensor]:
+        """A light's cues as the network sees them, and the light that arrives."""
+        cue = geometry.shading(light, rig) if self.cues == "shading" else geometry.cues(light, rig, self.steps)
+        lit = arriving(cue, light)
+        # the image is display-encoded, so the computed light is too (a power is near enough to the sRGB curve)
+        cues = [displayed(cue[:, :1])]
+        if self.cues == "visibility":
+            cues += [cue[:, 1:], displayed(lit)]
+        return cues, lit
 
 
 def plain_geometry(geometry: Geometry) -> Tensor:
