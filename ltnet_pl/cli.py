@@ -27,13 +27,16 @@ COMMANDS = {
     "fit": Command("ltnet_pl.experiment:run", "Train a network."),
     "validate": Command("ltnet_pl.experiment:run", "Score a network on the validation pairs."),
     "test": Command("ltnet_pl.experiment:run", "Score a network on the test pairs; writes metrics, relit images and panels."),
-    "predict": Command("ltnet_pl.experiment:run", "Relight a folder of images."),
+    "predict": Command(
+        "ltnet_pl.experiment:run", "Relight a folder of images with a run's network, and keep what its light stream read."
+    ),
+    "relight": Command("ltnet_pl.relight.job:relight", "Relight photographs, with the weights in the package or your own."),
     "render": Command("ltnet_pl.render:render", "Render a data set of physically based scenes in VIDIT's layout."),
     "cache": Command("ltnet_pl.cache:cache", "Decode and resize a set once, into arrays that training maps from disk."),
     "fit-rig": Command("ltnet_pl.rig_fit:fit_rig", "Find where the lights of a set stand, and its cameras."),
     "sweep": Command("ltnet_pl.sweep:sweep", "Run the trials of a sweep's YAML on this machine, without a server."),
     "report": Command("ltnet_pl.report:report", "Turn tested runs into a table and one HTML page."),
-    "bench": Command("ltnet_pl.bench:bench", "Compare methods: quality, speed, looks, turning, real, ddp, data."),
+    "bench": Command("ltnet_pl.bench:bench", "Compare methods: quality, speed, looks, turning, sizes, real, ddp, data."),
 }
 
 

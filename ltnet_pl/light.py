@@ -98,7 +98,7 @@ class Light:
 
     Args:
         azimuth: Compass bearing in degrees; stored within [0, 360).
-        temperature: Colour temperature in kelvin, 1000 to 15000.
+        temperature: Colour temperature in kelvin, 1000 to 20000.
         elevation: Angle above the horizon in degrees, seen from the point that the camera looks at, within (-90, 90];
             None means the rig's.
         ambient: Share of the light that arrives equally from everywhere, 0 (none) to 1 (no direction at all).
@@ -117,8 +117,8 @@ class Light:
             raise InputError(f"azimuth must be a finite number of degrees, got {self.azimuth}")
         # twice: of a tiny negative angle the first gives 360
         object.__setattr__(self, "azimuth", float(self.azimuth) % 360.0 % 360.0)
-        if not 1000.0 <= self.temperature <= 15000.0:
-            raise InputError(f"temperature must lie within 1000-15000 kelvin, got {self.temperature}")
+        if not 1000.0 <= self.temperature <= 20000.0:
+            raise InputError(f"temperature must lie within 1000-20000 kelvin, got {self.temperature}")
         if self.elevation is not None and not -90.0 < self.elevation <= 90.0:
             raise InputError(f"elevation must lie within (-90, 90] degrees, got {self.elevation}")
         if not 0.0 <= self.ambient <= 1.0:
@@ -270,14 +270,15 @@ def planckian(kelvin: Tensor) -> Tensor:
     its D65 white. 6500 K is near white, not white: the locus passes beside D65.
 
     Args:
-        kelvin: Temperatures of any shape, meant for 1000 to 15000.
+        kelvin: Temperatures of any shape, meant for 1000 to 20000.
 
     Returns:
         Tensor of the same shape plus a last axis of 3, in the same dtype; differentiable.
 
     Reference:
         Krystek, "An algorithm to calculate correlated colour temperature", Color Research and Application 10 (1985): within
-        8e-5 in u and 9e-5 in v of the locus from 1000 to 15000 K. sRGB matrix: IEC 61966-2-1.
+        8e-5 in u and 9e-5 in v of the locus from 1000 to 15000 K; at 20000 K it is 0.001 off in x and y. sRGB matrix:
+        IEC 61966-2-1.
     """
     t = kelvin
     u = (0.860117757 + 1.54118254e-4 * t + 1.28641212e-7 * t**2) / (1 + 8.42420235e-4 * t + 7.08145163e-7 * t**2)
@@ -293,7 +294,7 @@ def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
     """The same for numpy, within the approximation's range (see `planckian`).
 
     Args:
-        kelvin: Temperatures of any shape, 1000 to 15000.
+        kelvin: Temperatures of any shape, 1000 to 20000.
 
     Returns:
         Array of the same shape plus a last axis of 3.
@@ -302,8 +303,8 @@ def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
         ValueError: If a temperature is outside the range.
     """
     t = np.asarray(kelvin, dtype=np.float64)
-    if not np.all((t >= 1000.0) & (t <= 15000.0)):
-        raise ValueError(f"black-body temperatures must lie within 1000-15000 kelvin, got {kelvin!r}")
+    if not np.all((t >= 1000.0) & (t <= 20000.0)):
+        raise ValueError(f"black-body temperatures must lie within 1000-20000 kelvin, got {kelvin!r}")
     return np.asarray(planckian(torch.tensor(t)).numpy())
 
 

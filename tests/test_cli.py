@@ -216,6 +216,7 @@ def test_table_matches_the_real_parsers(name, capsys):
     flags = {"fit": "--trainer.max_steps", "validate": "--ckpt_path", "test": "--metrics.lpips_weights", "predict": "--data"}
     flags |= {
         "render": "--scenes",
+        "relight": "--azimuth",
         "report": "--output",
         "bench": "quality",
         "fit-rig": "--out",

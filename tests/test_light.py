@@ -34,7 +34,7 @@ from ltnet_pl.light import (
 )
 
 azimuths = st.floats(0, 360, exclude_max=True)
-kelvins = st.floats(1000, 15000)
+kelvins = st.floats(1000, 20000)
 
 # IEC 61966-2-1, linear sRGB to XYZ: the standard's own matrix, not the inverse of the one under test
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -188,7 +188,7 @@ def test_black_body_by_plancks_law():
             1.217 * lobe(437.0, 11.8, 36.0) + 0.681 * lobe(459.0, 26.0, 13.8),
         ]
     )
-    for kelvin in (2500.0, 3500.0, 4500.0, 6500.0, 12000.0):  # below, all is far red, where that fit is worst
+    for kelvin in (2500.0, 3500.0, 4500.0, 6500.0, 12000.0, 20000.0):  # below, all is far red, where that fit is worst
         power = nanometres**-5 / np.expm1(1.438777e7 / (nanometres * kelvin))
         xyz = observer @ power
         expected = np.linalg.inv(TO_XYZ) @ (xyz / xyz[1])
@@ -196,12 +196,12 @@ def test_black_body_by_plancks_law():
 
 
 def test_black_body_has_luminance_1_where_nothing_is_clipped():
-    luminance = black_body(np.array([2500.0, 3500.0, 4500.0, 5500.0, 6500.0, 15000.0])) @ TO_XYZ[1]
+    luminance = black_body(np.array([2500.0, 3500.0, 4500.0, 5500.0, 6500.0, 20000.0])) @ TO_XYZ[1]
     assert luminance.tolist() == pytest.approx([1] * 6, abs=2e-3)
 
 
 def test_hotter_is_bluer():
-    rgb = black_body(np.linspace(2000, 15000, 200))
+    rgb = black_body(np.linspace(2000, 20000, 200))
     assert (np.diff(rgb[:, 0] / rgb[:, 2]) < 0).all()
     red, _, blue = black_body(6500.0)
     assert red / blue == pytest.approx(1, abs=0.1)  # near white, not white
@@ -212,7 +212,7 @@ def test_negatives_are_clipped():
     candle = black_body(1000.0)
     assert candle[2] == 0
     assert (candle[:2] > 0).all()
-    assert (black_body(np.linspace(1000, 15000, 500)) >= 0).all()
+    assert (black_body(np.linspace(1000, 20000, 500)) >= 0).all()
 
 
 def test_black_body_keeps_the_shape():
@@ -325,9 +325,9 @@ def test_clamping_warns_when_it_moves():
         (lambda: Light.from_name("4500"), "unknown light direction ''"),
         (lambda: Light(math.nan, 4500), "azimuth must be a finite number of degrees, got nan"),
         (lambda: Light(math.inf, 4500), "azimuth must be a finite number of degrees, got inf"),
-        (lambda: Light(0, 999), r"temperature must lie within 1000-15000 kelvin, got 999"),
-        (lambda: Light(0, 15001), r"temperature must lie within 1000-15000 kelvin, got 15001"),
-        (lambda: Light(0, math.nan), r"temperature must lie within 1000-15000 kelvin, got nan"),
+        (lambda: Light(0, 999), r"temperature must lie within 1000-20000 kelvin, got 999"),
+        (lambda: Light(0, 20001), r"temperature must lie within 1000-20000 kelvin, got 20001"),
+        (lambda: Light(0, math.nan), r"temperature must lie within 1000-20000 kelvin, got nan"),
         (lambda: Light(0, 4500, -90), r"elevation must lie within \(-90, 90\] degrees, got -90"),
         (lambda: Light(0, 4500, 91), r"elevation must lie within \(-90, 90\] degrees, got 91"),
         (lambda: Light(0, 4500, ambient=-0.1), "ambient must lie within 0-1, got -0.1"),
@@ -343,8 +343,8 @@ def test_clamping_warns_when_it_moves():
         (lambda: Camera(fov=171), "a camera needs 0 < fov <= 170"),
         (lambda: Camera(pitch=-90), "a camera needs 0 < fov <= 170"),
         (lambda: Camera(pitch=math.nan), "a camera needs 0 < fov <= 170"),
-        (lambda: black_body(999), "black-body temperatures must lie within 1000-15000 kelvin, got 999"),
-        (lambda: black_body([4500.0, math.nan]), "black-body temperatures must lie within 1000-15000 kelvin"),
+        (lambda: black_body(999), "black-body temperatures must lie within 1000-20000 kelvin, got 999"),
+        (lambda: black_body([4500.0, math.nan]), "black-body temperatures must lie within 1000-20000 kelvin"),
     ],
 )
 def test_what_is_out_of_range_is_refused(make, message):

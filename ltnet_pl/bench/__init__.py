@@ -12,6 +12,7 @@ BENCHES = {
     "speed": "Time every row's network, side by side.",
     "looks": "Show input, guide, results and target of test scenes on sheets.",
     "turning": "Turn the light in small steps, and score directions between the trained ones.",
+    "sizes": "Score large pictures by the size that the interaction works at.",
     "real": "Score trained rows on real photographs.",
     "ddp": "Hold several processes against one: the same numbers, and how many more samples per second.",
     "data": "Time how fast training samples are read, from image files and from a cache.",
@@ -23,7 +24,7 @@ def bench(what: str) -> Callable[..., None]:
     """The function of one benchmark, whose signature gives its flags.
 
     Args:
-        what: ``quality``, ``speed``, ``looks``, ``turning``, ``real``, ``ddp`` or ``data``.
+        what: ``quality``, ``speed``, ``looks``, ``turning``, ``sizes``, ``real``, ``ddp`` or ``data``.
 
     Raises:
         InputError: If it is none of these.

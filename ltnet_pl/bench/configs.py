@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from torch import nn
 
 from ltnet_pl import InputError
-from ltnet_pl.experiment import (
-    OTHER_VERSION,
-    check_weights,
-    configuration,
-    read_checkpoint,
-)  # torch then knows the classes that checkpoints hold
+from ltnet_pl.experiment import configuration, read_checkpoint  # torch then knows the classes that checkpoints hold
+from ltnet_pl.weights import build, spec_of
 
 Config = dict[str, Any]
-T = TypeVar("T")
 
 FRAME_SIZE = 96
 """Longer side in pixels of the whole frame's low-resolution depth, as the data modules have it by default."""
@@ -102,20 +95,6 @@ def _known(value: Any) -> Any:
     return [_known(part) for part in value] if isinstance(value, list) else value
 
 
-def build(kind: type[T], spec: Mapping[str, Any]) -> T:
-    """An object from its ``class_path`` and ``init_args``.
-
-    Args:
-        kind: What it must be an instance of.
-        spec: The part of a configuration that describes it.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    # not add_subclass_arguments, which allows null too, and buries what a constructor says among what null is not
-    parser.add_argument("--part", type=kind)
-    found: T = parser.instantiate(parser.parse_object({"part": dict(spec)})).part
-    return found
-
-
 def build_net(config: Config) -> nn.Module:
     """The network of a configuration with the weights that its seed gives."""
     torch.manual_seed(config["seed_everything"])
@@ -126,30 +105,6 @@ def build_data(config: Config, **changes: Any) -> pl.LightningDataModule:
     """The data module of a configuration, some of its settings changed."""
     spec = config["data"]
     return build(pl.LightningDataModule, {**spec, "init_args": {**spec.get("init_args", {}), **changes}})
-
-
-def load_net(checkpoint: Path) -> nn.Module:
-    """The trained network of a checkpoint (averaged weights where the run kept an average), on the CPU, in evaluation mode.
-
-    Not `RelightTask.load_from_checkpoint`: it cannot rebuild the task of a run of the command line, whose metric settings are
-    stored as an object where Lightning expects a configuration.
-
-    Raises:
-        InputError: If the file is no checkpoint, or its network cannot be built or loaded by this version.
-    """
-    content = read_checkpoint(checkpoint)
-    spec = _net_of(checkpoint, content)
-    try:
-        net = build(nn.Module, spec)
-    except (ArgumentError, InputError) as error:
-        raise InputError(
-            f"{checkpoint}: its network {spec.get('class_path')} cannot be built here: {' '.join(str(error).split())}; expected "
-            f"a class and settings that this version knows, importable from here: {OTHER_VERSION}"
-        ) from error
-    state = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
-    check_weights(checkpoint, {**content, "state_dict": state}, net.state_dict(), "that network as it is here", OTHER_VERSION)
-    net.load_state_dict(state)
-    return net.eval()
 
 
 def trained_config(checkpoint: Path) -> Config:
@@ -166,14 +121,4 @@ def trained_config(checkpoint: Path) -> Config:
         )
     # a part that the version that wrote it did not have taught nothing
     loss = {key: kept.get(key, 0.0) for key in ("light", "relit_light")}
-    return {"model": {"net": _net_of(checkpoint, content), "loss": loss}}
-
-
-def _net_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Class and settings of the network that a checkpoint holds."""
-    spec = content.get("hyper_parameters", {}).get("net")
-    if not isinstance(spec, dict):
-        raise InputError(
-            f"{checkpoint}: does not say which network it holds; expected a checkpoint that fit wrote: choose another"
-        )
-    return spec
+    return {"model": {"net": spec_of(checkpoint, content), "loss": loss}}

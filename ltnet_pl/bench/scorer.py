@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ltnet_pl import InputError, __version__
-from ltnet_pl.bench.configs import build_net, digest_of, load_net
+from ltnet_pl.bench.configs import build_net, digest_of
 from ltnet_pl.bench.hashes import code_hash, machine
 from ltnet_pl.bench.plan import Job
 from ltnet_pl.bench.results import Result, read_result, read_results, write_result
@@ -19,6 +19,7 @@ from ltnet_pl.bench.scoring import Readings, score, write_readings
 from ltnet_pl.bench.speed import cost
 from ltnet_pl.bench.training import read_mark
 from ltnet_pl.metrics import MetricSettings, build_metrics
+from ltnet_pl.weights import load_net
 
 COUNTED_SIZE = 1024
 """Side in pixels of the image that multiply-adds are counted for."""

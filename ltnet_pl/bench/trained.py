@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.bench.configs import load_net, trained_config
+from ltnet_pl.bench.configs import trained_config
 from ltnet_pl.bench.hashes import machine
 from ltnet_pl.bench.plan import reads
 from ltnet_pl.bench.scoring import TEST_PAIRS, ask, has_light_stream
@@ -24,6 +24,7 @@ from ltnet_pl.bench.training import checkpoint
 from ltnet_pl.data import AnyToAnyDataModule
 from ltnet_pl.data.datasets import PairDataset
 from ltnet_pl.metrics import quantize
+from ltnet_pl.weights import load_net
 
 LightFrom = Literal["label", "guide"]
 

@@ -13,7 +13,7 @@ normals are exact there, and a ray can be compared with the surface between two 
 `Geometry.of` computes once what all lights share; the functions do single steps.
 """
 
-from ltnet_pl.geometry.lighting import Geometry, arriving, cues, irradiance, light_position, marched_stride
+from ltnet_pl.geometry.lighting import Geometry, arriving, cues, irradiance, light_position, marched_points
 from ltnet_pl.geometry.shadows import STEPS, visibility
 from ltnet_pl.geometry.surface import anchor, normals_from_depth, resampled, size_within, unproject
 
@@ -25,7 +25,7 @@ __all__ = (
     "cues",
     "irradiance",
     "light_position",
-    "marched_stride",
+    "marched_points",
     "normals_from_depth",
     "resampled",
     "size_within",

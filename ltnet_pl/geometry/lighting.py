@@ -9,8 +9,19 @@ import torch
 from torch import Tensor
 
 from ltnet_pl.geometry.shadows import STEPS, Relief, Spans, march, relief_of
-from ltnet_pl.geometry.surface import Slopes, anchor, aspect_of, normals_of, tangents, unproject, window_of, working
-from ltnet_pl.geometry.upsampling import Lattice, picked
+from ltnet_pl.geometry.surface import (
+    Slopes,
+    anchor,
+    aspect_of,
+    normals_of,
+    resampled,
+    size_within,
+    tangents,
+    unproject,
+    window_of,
+    working,
+)
+from ltnet_pl.geometry.upsampling import Lattice, Window
 
 MARCHED_SIDE = 256
 """Points along the longer side that shadows are looked up for; what lies between takes the visibility of its neighbours."""
@@ -31,7 +42,9 @@ class Geometry:
         dtype: What the cues are returned as.
         guesses: How many of the samples in a row share one frame.
         relief: The frame's depth prepared for marching; None: prepared when it is needed.
-        stride: Pixels along each side for each one that shadows are looked up for; 0: as fits the number of points.
+        window: Of the points in the frame, ``(B, 4)``.
+        source: Who looks shadows up for these points, and which window of it they show; None: they do it themselves, or, where
+            they are too many, a geometry of fewer points.
     """
 
     points: Tensor
@@ -44,7 +57,8 @@ class Geometry:
     dtype: torch.dtype
     guesses: int = 1
     relief: Relief | None = None
-    stride: int = 0
+    window: Tensor | None = None
+    source: tuple[Geometry, Window | None] | None = None
 
     @classmethod
     def of(cls, depth: Tensor, frame_depth: Tensor, crop: Tensor | None, camera: Tensor) -> Geometry:
@@ -75,7 +89,7 @@ class Geometry:
         texel = 2 * tangents(seen, aspect)[1] * window[:, 2] / d.shape[-2]
         slopes = Slopes.of(d) if guesses == 1 else Slopes.of(d).repeated(guesses)
         points, normals = unproject(whole, seen, window), normals_of(slopes, seen, window)
-        return cls(points, normals, at, frame, aspect, seen, texel, depth.dtype, guesses)
+        return cls(points, normals, at, frame, aspect, seen, texel, depth.dtype, guesses, window=window)
 
     def repeated(self, times: int) -> Geometry:
         """Each sample's geometry so many times in a row, for as many lights; what marching needs is prepared once."""
@@ -104,10 +118,24 @@ class Geometry:
         return relief_of(spans.repeated(self.guesses) if self.guesses > 1 else spans, self.anchor, self.camera, self.aspect)
 
     @cached_property
+    def marched(self) -> Geometry:
+        """The geometry whose points shadows are looked up for: this one, or one of fewer points."""
+        if self.source is not None:
+            return self.source[0]
+        size = (self.points.shape[-2], self.points.shape[-1])
+        fewer = size_within(size, MARCHED_SIDE)
+        # guesses are of few points, and a window that is not known is that of none
+        if fewer == size or self.window is None or self.guesses > 1:
+            return self
+        return Geometry.of(resampled(-self.points[:, 2:], fewer), self.frame_depth, self.window, self.camera)
+
+    @cached_property
     def _lattice(self) -> Lattice | None:
-        """The points that are marched from, where they are not all."""
-        stride = self.stride or marched_stride(*self.points.shape[-2:])
-        return Lattice.of(self.points, self.normals, stride, self.texel) if stride > 1 else None
+        """Where the points stand among those that shadows are looked up for; None where they are the same."""
+        if self.marched is self:
+            return None
+        window = None if self.source is None else self.source[1]
+        return Lattice.of(self.points, self.normals, self.marched.points, self.marched.texel, window)
 
     def shading(self, lights: Tensor, rig: Tensor) -> Tensor:
         """Shading cue ``(B, 1, H, W)`` of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``: (1 - ambient) irradiance + ambient.
@@ -121,30 +149,37 @@ class Geometry:
             direct = (1 - share) * direct + share * (self.points[:, 2:] < 0)
         return direct.to(self.dtype)
 
-    def visibility(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
+    def shadow(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
+        """Visibility ``(B, 1, h, w)`` in [0, 1] at the points that shadows are looked up for, 256 along the longer side at most.
+
+        Carries no gradient. What it costs does not grow with the number of points, and all windows of one source share it.
+        """
+        of = self.marched
+        position = light_position(lights, of.anchor, of.camera, rig)
+        return march(of.points, of.normals, of._relief, position, of.camera, of.aspect, steps)
+
+    def visibility(self, lights: Tensor, rig: Tensor, steps: int = STEPS, shadow: Tensor | None = None) -> Tensor:
         """Visibility cue ``(B, 1, H, W)`` in [0, 1] of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``; carries no gradient.
 
-        Of more than 256 points along a side only every second, third, ... is marched from, and the rest takes what those see
-        that stand on its own surface: the frame's depth, in which shadows are looked up, holds no more.
+        Of more than 256 points along a side only as many are marched from, and each takes what those see that stand on its own
+        surface: the frame's depth, in which shadows are looked up, holds no more. Who has the `shadow` of the lights gives it.
         """
-        position = light_position(lights, self.anchor, self.camera, rig)
-        lattice = self._lattice
-        points, normals = (picked(x, lattice.stride) if lattice else x for x in (self.points, self.normals))
-        seen = march(points, normals, self._relief, position, self.camera, self.aspect, steps)
-        if lattice is not None:
+        seen = self.shadow(lights, rig, steps) if shadow is None else shadow
+        if self._lattice is not None:
             # background sees all, whatever surface is beside it; NaN stays
-            spread = lattice.spread(seen)
+            spread = self._lattice.spread(seen)
             seen = torch.where((self.points[:, 2:] < 0) | spread.isnan(), spread, 1.0)
         return seen.to(self.dtype)
 
-    def cues(self, lights: Tensor, rig: Tensor, steps: int = STEPS) -> Tensor:
+    def cues(self, lights: Tensor, rig: Tensor, steps: int = STEPS, shadow: Tensor | None = None) -> Tensor:
         """Shading and visibility, ``(B, 2, H, W)``."""
-        return torch.cat([self.shading(lights, rig), self.visibility(lights, rig, steps)], dim=1)
+        return torch.cat([self.shading(lights, rig), self.visibility(lights, rig, steps, shadow)], dim=1)
 
 
-def marched_stride(height: int, width: int) -> int:
-    """Pixels along each side for each one that shadows are looked up for."""
-    return -(-max(height, width) // MARCHED_SIDE)
+def marched_points(height: int, width: int) -> int:
+    """For how many points of so many shadows are looked up."""
+    rows, columns = size_within((height, width), MARCHED_SIDE)
+    return rows * columns
 
 
 def cues(

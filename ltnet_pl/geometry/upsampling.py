@@ -7,40 +7,43 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Window = tuple[float, float, float, float]
+"""Top, left, height and width as fractions."""
+
 _NEAR = 0.25  # how far off a pixel's plane a neighbour may stand to count in full, in units of the neighbours' spacing
 _BACKGROUND = 1e-12  # weight of a neighbour without a surface: none, but where there are only such, the weights must have a sum
 _ANY = 1e-4  # weight of a neighbour on another surface: it matters only where no other is left
 
 
 class Lattice(NamedTuple):
-    """Every ``stride``-th pixel along each side, the first in the middle of the first stride.
+    """Where the pixels of a surface stand among the fewer points of the same surface seen at a lower resolution.
 
     Args:
-        stride: Pixels from one to the next.
-        weights: Of the four lattice pixels around each pixel, ``(B, 4, H, W)``; they sum to 1.
-        rows: Which rows of the lattice these are, ``(2, H)``.
+        weights: Of the four points around each pixel, ``(B, 4, H, W)``; they sum to 1.
+        rows: Which rows of points these are, ``(2, H)``.
         columns: Which columns, ``(2, W)``.
     """
 
-    stride: int
     weights: Tensor
     rows: Tensor
     columns: Tensor
 
     @classmethod
     @torch.no_grad()
-    def of(cls, points: Tensor, normals: Tensor, stride: int, texel: Tensor) -> Lattice:
-        """The lattice of a surface: bilinear weights, times how near a neighbour stands to the plane of the pixel.
+    def of(cls, points: Tensor, normals: Tensor, sparse: Tensor, texel: Tensor, window: Window | None = None) -> Lattice:
+        """Bilinear weights, times how near a point stands to the plane of the pixel.
 
         Args:
             points: ``(B, 3, H, W)``; z = 0 for background.
             normals: ``(B, 3, H, W)``.
-            stride: 2 or more.
-            texel: Side of a pixel per unit of depth, ``(B,)``.
+            sparse: The points at the lower resolution, ``(B, 3, h, w)``.
+            texel: Side of one of their pixels per unit of depth, ``(B,)``.
+            window: What the pixels show of what the points show: top, left, height, width as fractions; None for all.
         """
-        (rows, down), (columns, right) = (_between(length, stride, points) for length in points.shape[-2:])
-        sparse = picked(points, stride)
-        spacing = (stride * _NEAR * texel)[:, None, None] * -points[:, 2]
+        top, left, height, width = window or (0.0, 0.0, 1.0, 1.0)
+        rows, down = _between(points.shape[-2], sparse.shape[-2], top, height, points)
+        columns, right = _between(points.shape[-1], sparse.shape[-1], left, width, points)
+        spacing = (_NEAR * texel)[:, None, None] * -points[:, 2]
         found = []
         for row, vertical in zip(rows, (1 - down, down), strict=True):
             for column, horizontal in zip(columns, (1 - right, right), strict=True):
@@ -49,24 +52,18 @@ class Lattice(NamedTuple):
                 near = 1 / (1 + (off / spacing.clamp(min=1e-12)).square().square())
                 found.append(vertical[:, None] * horizontal * ((near + _ANY) * (there[:, 2] < 0) + _BACKGROUND))
         weights = torch.stack(found, dim=1)
-        return cls(stride, weights / weights.sum(dim=1, keepdim=True), rows, columns)
+        return cls(weights / weights.sum(dim=1, keepdim=True), rows, columns)
 
     def spread(self, values: Tensor) -> Tensor:
-        """Values ``(B, 1, h, w)`` at the lattice's pixels to all pixels ``(B, 1, H, W)``."""
+        """Values ``(B, 1, h, w)`` at the points to all pixels ``(B, 1, H, W)``."""
         neighbours = [values[..., row, :][..., column] for row in self.rows for column in self.columns]
         return (torch.cat(neighbours, dim=1) * self.weights).sum(dim=1, keepdim=True)
 
 
-def picked(x: Tensor, stride: int) -> Tensor:
-    """The lattice's pixels of a tensor ``(..., H, W)``."""
-    return x[..., stride // 2 :: stride, stride // 2 :: stride].contiguous()
-
-
-def _between(length: int, stride: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The two lattice places around each pixel of a line, ``(2, length)``, and how far it is from the first to the second."""
-    count = (length - stride // 2 + stride - 1) // stride
-    place = (torch.arange(length, device=like.device, dtype=like.dtype) - stride // 2) / stride
-    place = place.clamp(0, count - 1)
-    first = place.floor().clamp(max=max(0, count - 2))
-    second = (first + 1).clamp(max=count - 1)
+def _between(length: int, points: int, begin: float, extent: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The two points around each pixel of a line, ``(2, length)``, and how far it is from the first to the second."""
+    centres = (torch.arange(length, device=like.device, dtype=like.dtype) + 0.5) * (extent / length) + begin
+    place = (centres * points - 0.5).clamp(0, points - 1)
+    first = place.floor().clamp(max=max(0, points - 2))
+    second = (first + 1).clamp(max=points - 1)
     return torch.stack([first, second]).long(), place - first

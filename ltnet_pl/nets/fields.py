@@ -66,8 +66,11 @@ class Field(nn.Module):
         """
         spread = functional.pixel_shuffle(self.spread(features), self.fold)
         height, width = image.shape[-2:]
-        same = [-(-length // self.fold) for length in (height, width)] == list(features.shape[-2:])
-        spread = spread[..., :height, :width] if same and window is None else windowed(spread, (height, width), window)
+        if window is None and [-(-length // self.fold) for length in (height, width)] == list(features.shape[-2:]):
+            spread = spread[..., :height, :width]
+        else:
+            # what tells a feature's own pixels apart belongs to them alone: between other pixels it would be a grid
+            spread = windowed(functional.avg_pool2d(spread, self.fold), (height, width), window)
         field = self.head(functional.silu(self.merge(torch.cat([spread, seen], dim=1))))
         if self.kind == "direct":
             return field, field

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry, marched_stride
+from ltnet_pl.geometry import Geometry, marched_points
 from ltnet_pl.light import Camera, Rig, decode, encode
 from ltnet_pl.nets.blocks import Backbone, InteractionKind
 from ltnet_pl.nets.camera import THINNED, CameraEstimate, CameraSource, known_or, march_operations, reduce
@@ -161,11 +161,12 @@ class LTNet(nn.Module):
         """
         scene = self.prepare(batch)
         wanted = self.wanted(batch)
-        base, seen = self.look(scene, wanted, scene.view)
+        shadow = self.shadow(scene, wanted)
+        base, seen = self.look(scene, wanted, scene.view, shadow)
         features = self.interact(scene, wanted, base, seen)
         if scene.view.image.shape != batch["input"].shape:
             view = self.view(scene, batch["input"], batch["depth"])
-            base, seen = self.look(scene, wanted, view)
+            base, seen = self.look(scene, wanted, view, shadow)
         relit, field = self.decode(scene, wanted, features, base, seen)
         codes = {"input_code": scene.present.raw, "guide_code": wanted.raw}
         return {"relit": relit, "field": field} | {key: code for key, code in codes.items() if code is not None}
@@ -185,18 +186,18 @@ class LTNet(nn.Module):
         if scores is not None:
             camera = self.estimate.camera(scores + self.estimate.of_image(batch, present.row, rig))
         geometry = Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera)
-        view = View(batch["input"], geometry, *self.depth_stream(geometry, present.row, rig))
-        return Scene(present, batch["input_light"], camera, rig, batch["frame_depth"], batch["crop"], view)
+        shadow = self.depth_stream.shadow(geometry, present.row, rig)
+        view = View(batch["input"], geometry, *self.depth_stream(geometry, present.row, rig, shadow))
+        return Scene(present, shadow, batch["input_light"], camera, rig, batch["crop"], view)
 
-    def view(self, scene: Scene, image: Tensor, depth: Tensor, window: Window | None = None, stride: int = 0) -> View:
-        """A window of the scene's image at another resolution.
+    def view(self, scene: Scene, image: Tensor, depth: Tensor, window: Window | None = None) -> View:
+        """A window of the scene's image at another resolution; its shadows are those of the scene's own view.
 
         Args:
             scene: What `prepare` returned.
             image: The window ``(B, 3, H, W)`` at the resolution that is wanted.
             depth: Its depth ``(B, 1, H, W)``.
             window: Its top, left, height and width as fractions of the scene's image; None for all of it.
-            stride: Pixels along each side for each one that shadows are looked up for; 0: as fits the window's size.
         """
         crop = scene.crop
         if window is not None:
@@ -204,14 +205,19 @@ class LTNet(nn.Module):
             inner = (top + window[0] * height, left + window[1] * width, window[2] * height, window[3] * width)
             crop = torch.stack(inner, dim=1)
         depth = depth if self.use_depth else torch.zeros_like(depth)
-        geometry = replace(Geometry.of(depth, scene.frame_depth, crop, scene.camera), stride=stride)
-        return View(image, geometry, *self.depth_stream(geometry, scene.present.row, scene.rig))
+        whole = scene.view.geometry
+        geometry = replace(Geometry.of(depth, whole.frame_depth, crop, scene.camera), source=(whole.marched, window))
+        return View(image, geometry, *self.depth_stream(geometry, scene.present.row, scene.rig, scene.shadow))
 
-    def look(self, scene: Scene, wanted: Reading, view: View) -> tuple[Tensor, Tensor]:
+    def shadow(self, scene: Scene, wanted: Reading) -> Tensor | None:
+        """Where the wanted light falls, looked up once for all views of the scene; None without that cue."""
+        return self.depth_stream.shadow(scene.view.geometry, wanted.row, scene.rig)
+
+    def look(self, scene: Scene, wanted: Reading, view: View, shadow: Tensor | None) -> tuple[Tensor, Tensor]:
         """The tinted image ``(B, 3, H, W)`` of a view, and all that the network sees of it under the wanted light."""
         image = view.image
         base = image if self.tint is None else self.tint(image, scene.present.row[:, 1], wanted.row[:, 1])
-        cues = self.depth_stream.wanted(view.geometry, wanted.row, scene.rig, view.lit)
+        cues = self.depth_stream.wanted(view.geometry, wanted.row, scene.rig, shadow, view.lit)
         return base, torch.cat([image, base, *(part.to(image.dtype) for part in (view.features, *cues))], dim=1)
 
     def interact(self, scene: Scene, wanted: Reading, base: Tensor, seen: Tensor) -> Tensor:
@@ -301,8 +307,8 @@ class LTNet(nn.Module):
         resolution, for what the light stream and the camera estimate compare.
         """
         stream, estimate, pixels = self.light_stream, self.estimate, height * width
-        shadows = march_operations(pixels // marched_stride(height, width) ** 2, self.depth_stream.steps, 2)
-        if marched_stride(height, width) > 1:
+        shadows = march_operations(marched_points(height, width), self.depth_stream.steps, 2)
+        if marched_points(height, width) < pixels:
             shadows += _SPREAD_OPERATIONS * pixels
         full = shadows if self.depth_stream.cues == "visibility" else 0
         points = [(side // THINNED) ** 2 for side in (stream.match_size, estimate.side)]

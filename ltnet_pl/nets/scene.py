@@ -51,18 +51,18 @@ class Scene:
 
     Args:
         present: The present light.
+        shadow: Where it falls, as `LTNet.shadow` has it.
         given: The present light's label ``(B, 2 or 4)``, NaN where unknown.
         camera: ``(B, 2)``, as estimated, assumed or known.
         rig: ``(B, 2)``.
-        frame_depth: The whole frame's depth ``(B, 1, h, w)``.
         crop: Window of the image in the frame, ``(B, 4)``.
         view: What the interaction sees.
     """
 
     present: Reading
+    shadow: Tensor | None
     given: Tensor
     camera: Tensor
     rig: Tensor
-    frame_depth: Tensor
     crop: Tensor
     view: View

@@ -40,38 +40,47 @@ class DepthStream(nn.Module):
         self.channels = 8 + {"none": 0, "shading": 3, "visibility": 7}[cues]
 
     @torch.no_grad()
-    def forward(self, geometry: Geometry, present: Tensor, rig: Tensor) -> tuple[Tensor, Tensor | None]:
+    def shadow(self, geometry: Geometry, light: Tensor, rig: Tensor) -> Tensor | None:
+        """What all views of a scene share of a light's visibility (`Geometry.shadow`); None where it is no cue."""
+        return geometry.shadow(light, rig, self.steps) if self.cues == "visibility" else None
+
+    @torch.no_grad()
+    def forward(self, geometry: Geometry, present: Tensor, rig: Tensor, shadow: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Geometry features and the present light's cues, and the light that arrives, ``(B, 1, H, W)`` (None without cues).
 
         Args:
             geometry: Of the view.
             present: Light tensor without NaN.
             rig: ``(B, 2)``.
+            shadow: What `shadow` returned for the present light.
         """
         plain = plain_geometry(geometry)
         if self.cues == "none":
             return plain, None
-        cues, lit = self._cues(geometry, present, rig)
+        cues, lit = self._cues(geometry, present, rig, shadow)
         return torch.cat([plain, *cues], dim=1), lit
 
     @torch.no_grad()
-    def wanted(self, geometry: Geometry, wanted: Tensor, rig: Tensor, present: Tensor | None) -> list[Tensor]:
+    def wanted(
+        self, geometry: Geometry, wanted: Tensor, rig: Tensor, shadow: Tensor | None, present: Tensor | None
+    ) -> list[Tensor]:
         """The wanted light's cues, and the log of the change of light: what follows the features of `forward`, in parts.
 
         Args:
             geometry: Of the view.
             wanted: Light tensor without NaN.
             rig: ``(B, 2)``.
+            shadow: What `shadow` returned for the wanted light.
             present: The present light that arrives, as `forward` returned it.
         """
         if present is None:
             return []
-        cues, lit = self._cues(geometry, wanted, rig)
+        cues, lit = self._cues(geometry, wanted, rig, shadow)
         return [*cues, torch.log((lit + _BOUNCED) / (present + _BOUNCED)) / DISPLAY]
 
-    def _cues(self, geometry: Geometry, light: Tensor, rig: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _cues(self, geometry: Geometry, light: Tensor, rig: Tensor, shadow: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """A light's cues as the network sees them, and the light that arrives."""
-        cue = geometry.shading(light, rig) if self.cues == "shading" else geometry.cues(light, rig, self.steps)
+        cue = geometry.shading(light, rig) if shadow is None else geometry.cues(light, rig, self.steps, shadow)
         lit = arriving(cue, light)
         # the image is display-encoded, so the computed light is too (a power is near enough to the sRGB curve)
         cues = [displayed(cue[:, :1])]
