@@ -326,7 +326,7 @@ def to_linear(display: Tensor) -> Tensor:
         IEC 61966-2-1.
     """
     # both forms are computed everywhere: the floor keeps negatives out of the power
-    return torch.where(display <= 0.04045, display / 12.92, ((display.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+    return torch.where(display <= 0.04045, display / 12.92, power((display.clamp(min=0.04045) + 0.055) / 1.055, 2.4))
 
 
 def to_display(linear: Tensor) -> Tensor:
@@ -343,7 +343,12 @@ def to_display(linear: Tensor) -> Tensor:
     Reference:
         IEC 61966-2-1.
     """
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
+    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * power(linear.clamp(min=0.0031308), 1 / 2.4) - 0.055)
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """A power of numbers that are 0 or more, for a positive exponent: faster than torch's own."""
+    return (x.log() * exponent).exp()
 
 
 def srgb_to_linear(display: ArrayLike) -> NDArray[np.float64]:

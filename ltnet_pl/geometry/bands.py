@@ -26,7 +26,7 @@ def by_bands(work: Callable[[slice], tuple[Tensor, ...]], like: Tensor) -> tuple
         The maps of all rows, ``(B, C, H, W)``.
     """
     batch, _, height, width = like.shape
-    if like.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if like.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return work(slice(0, height))
     rows = max(1, BAND // (batch * width))
     if rows >= height:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from ltnet_pl.geometry.bands import by_bands
 from ltnet_pl.geometry.shadows import STEPS, Relief, Spans, march, relief_of
 from ltnet_pl.geometry.surface import (
     Slopes,
     anchor,
     aspect_of,
     normals_of,
+    rays,
     resampled,
     size_within,
+    steepness,
     tangents,
-    unproject,
     window_of,
     working,
 )
 from ltnet_pl.geometry.upsampling import Lattice, Window
+
+T = TypeVar("T")
 
 MARCHED_SIDE = 256
 """Points along the longer side that shadows are looked up for; what lies between takes the visibility of its neighbours."""
@@ -59,6 +64,8 @@ class Geometry:
     relief: Relief | None = None
     window: Tensor | None = None
     source: tuple[Geometry, Window | None] | None = None
+    # in place of functools.cached_property, whose lock breaks the graph of a compiler
+    _kept: dict[str, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, depth: Tensor, frame_depth: Tensor, crop: Tensor | None, camera: Tensor) -> Geometry:
@@ -87,8 +94,14 @@ class Geometry:
         at = again(anchor(frame, seen[::guesses]))
         aspect = aspect_of(whole, window)
         texel = 2 * tangents(seen, aspect)[1] * window[:, 2] / d.shape[-2]
-        slopes = Slopes.of(d) if guesses == 1 else Slopes.of(d).repeated(guesses)
-        points, normals = unproject(whole, seen, window), normals_of(slopes, seen, window)
+        (x, y), steep = rays(whole, seen, window), steepness(whole, seen, window)
+
+        def surface(rows: slice) -> tuple[Tensor, Tensor]:
+            slopes = Slopes.of(d, rows) if guesses == 1 else Slopes.of(d, rows).repeated(guesses)
+            part, y_part = whole[:, :, rows], y[:, :, rows]
+            return torch.cat([part * x, part * y_part, -part], dim=1), normals_of(slopes, (x, y_part), steep)
+
+        points, normals = by_bands(surface, whole)
         return cls(points, normals, at, frame, aspect, seen, texel, depth.dtype, guesses, window=window)
 
     def repeated(self, times: int) -> Geometry:
@@ -109,15 +122,23 @@ class Geometry:
         points, normals = (x[..., ::stride, ::stride].contiguous() for x in (self.points, self.normals))
         return replace(self, points=points, normals=normals, texel=self.texel * stride)
 
-    @cached_property
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        """What is made the first time that it is asked for."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(T, self._kept[name])
+
+    @property
     def _relief(self) -> Relief:
         """The frame's depth prepared for marching; only visibility needs it."""
-        if self.relief is not None:
-            return self.relief
-        spans = Spans.of(self.frame_depth)
-        return relief_of(spans.repeated(self.guesses) if self.guesses > 1 else spans, self.anchor, self.camera, self.aspect)
 
-    @cached_property
+        def make() -> Relief:
+            spans = Spans.of(self.frame_depth)
+            return relief_of(spans.repeated(self.guesses) if self.guesses > 1 else spans, self.anchor, self.camera, self.aspect)
+
+        return self._once("relief", make) if self.relief is None else self.relief
+
+    @property
     def marched(self) -> Geometry:
         """The geometry whose points shadows are looked up for: this one, or one of fewer points."""
         if self.source is not None:
@@ -127,15 +148,21 @@ class Geometry:
         # guesses are of few points, and a window that is not known is that of none
         if fewer == size or self.window is None or self.guesses > 1:
             return self
-        return Geometry.of(resampled(-self.points[:, 2:], fewer), self.frame_depth, self.window, self.camera)
 
-    @cached_property
+        def make() -> Geometry:
+            return Geometry.of(resampled(-self.points[:, 2:], fewer), self.frame_depth, self.window, self.camera)
+
+        return self._once("marched", make)
+
+    @property
     def _lattice(self) -> Lattice | None:
         """Where the points stand among those that shadows are looked up for; None where they are the same."""
         if self.marched is self:
             return None
         window = None if self.source is None else self.source[1]
-        return Lattice.of(self.points, self.normals, self.marched.points, self.marched.texel, window)
+        return self._once(
+            "lattice", lambda: Lattice.of(self.points, self.normals, self.marched.points, self.marched.texel, window)
+        )
 
     def shading(self, lights: Tensor, rig: Tensor) -> Tensor:
         """Shading cue ``(B, 1, H, W)`` of light tensors ``(B, 2 or 4)`` on a rig ``(B, 2)``: (1 - ambient) irradiance + ambient.

@@ -140,7 +140,7 @@ def relief_of(spans: Spans, at: Tensor, camera: Tensor, aspect: Tensor) -> Relie
     return Relief(
         (height, width),
         tables(slopes.w, slopes.w),
-        tables(slopes.down, slopes.right),
+        tables(slopes.w * slopes.down, slopes.w * slopes.right),
         tables(fade, fade),
         torch.where(valid, depth, torch.inf).amin(dim=(2, 3)),
         depth.amax(dim=(2, 3)),

@@ -49,24 +49,28 @@ def normals_from_depth(depth: Tensor, camera: Tensor, crop: Tensor | None = None
     Raises:
         ValueError: If a shape is not as stated.
     """
-    d = working(depth)
-    return normals_of(Slopes.of(d), working(camera), window_of(crop, d)).to(depth.dtype)
+    d, seen = working(depth), working(camera)
+    window = window_of(crop, d)
+    return normals_of(Slopes.of(d), rays(d, seen, window), steepness(d, seen, window)).to(depth.dtype)
 
 
-def normals_of(slopes: Slopes, camera: Tensor, window: Tensor) -> Tensor:
-    """Unit normals ``(B, 3, H, W)`` of a depth's slopes, its camera and its window; see `normals_from_depth`."""
-    w = slopes.w
-    x, y = rays(w, camera, window)
-    across, up = tangents(camera, aspect_of(w, window))
-    # slopes per unit of x and y: the window spans 2 tan(fov / 2) crop_height of y over H pixels
-    a = slopes.right * (w.shape[-1] / (2 * across * window[:, 3]))[:, None, None, None]
-    b = slopes.down * (-w.shape[-2] / (2 * up * window[:, 2]))[:, None, None, None]
-    # the plane 1 / depth = a x + b y + c is a X + b Y - c Z = 1
-    normals = torch.cat([-a, -b, w - a * x - b * y], dim=1)
+def steepness(depth: Tensor, camera: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels per unit of x to the right and of y upwards, each ``(B, 1, 1, 1)``: makes slopes per unit of slopes per pixel."""
+    across, up = tangents(camera, aspect_of(depth, window))
+    # the window spans 2 tan(fov / 2) crop_height of y over H pixels
+    right, down = depth.shape[-1] / (2 * across * window[:, 3]), -depth.shape[-2] / (2 * up * window[:, 2])
+    return right[:, None, None, None], down[:, None, None, None]
+
+
+def normals_of(slopes: Slopes, places: tuple[Tensor, Tensor], steep: tuple[Tensor, Tensor]) -> Tensor:
+    """Unit normals ``(B, 3, H, W)`` of a depth's slopes, its rays and what `steepness` says; see `normals_from_depth`."""
+    x, y = places
+    # the plane 1 / depth = a x + b y + c is a X + b Y - c Z = 1; times the depth it is free of the depth's scale
+    a, b = slopes.right * steep[0], slopes.down * steep[1]
+    z = 1 - a * x - b * y
     # not functional.normalize: its norm over a short strided axis is some fifty times as slow
-    largest = normals.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
-    normals = normals / largest
-    return normals * normals.square().sum(dim=1, keepdim=True).clamp(min=0.5).rsqrt() * (w > 0)
+    shortened = (a.square() + b.square() + z.square()).rsqrt() * (slopes.w > 0)
+    return torch.cat([-a, -b, z], dim=1) * shortened
 
 
 def anchor(frame_depth: Tensor, camera: Tensor) -> Tensor:
@@ -136,10 +140,10 @@ def resampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
 
     # slopes of the picked pixels alone, which are few in a large map
     here = beside(0, 0)
-    per_column = _slope_of(beside(0, -2), beside(0, -1), here, beside(0, 1), beside(0, 2))[0]
-    per_row = _slope_of(beside(-2, 0), beside(-1, 0), here, beside(1, 0), beside(2, 0))[0]
-    moved = here + per_column * right + per_row * down[:, None]
-    moved = moved.maximum(here * (1 - _MOVED)).minimum(here * (1 + _MOVED))
+    scale = reciprocal(here)
+    per_column = _slope_of(beside(0, -2), beside(0, -1), here, beside(0, 1), beside(0, 2), scale)[0]
+    per_row = _slope_of(beside(-2, 0), beside(-1, 0), here, beside(1, 0), beside(2, 0), scale)[0]
+    moved = here * (1 + (per_column * right + per_row * down[:, None]).clamp(-_MOVED, _MOVED))
     return reciprocal(moved).to(depth.dtype)
 
 
@@ -202,7 +206,8 @@ def rays(depth: Tensor, camera: Tensor, window: Tensor) -> tuple[Tensor, Tensor]
 
 def reciprocal(depth: Tensor) -> Tensor:
     """1 / depth; background, infinitely far, is 0."""
-    return torch.where(depth > 0, 1 / torch.where(depth > 0, depth, 1.0), 0.0)
+    there = depth > 0
+    return torch.where(there, 1 / torch.where(there, depth, 1.0), 0.0)
 
 
 def _depth_near_centre(depth: Tensor) -> Tensor:
@@ -223,54 +228,69 @@ class Slopes(NamedTuple):
     """How a depth map changes from pixel to pixel, which no camera changes; each ``(B, 1, H, W)``."""
 
     w: Tensor  # reciprocal depth, 0 = background
-    right: Tensor  # its change to the next column
+    right: Tensor  # its change to the next column, relative to it
     goes_right: Tensor  # whether the surface goes on in it
     down: Tensor  # the same for the next row
     goes_down: Tensor
 
     @classmethod
-    def of(cls, depth: Tensor) -> Slopes:
-        """Of a depth ``(B, 1, H, W)``."""
-        w = reciprocal(depth)
-        down, goes_down = _slope(w.mT.contiguous())
-        return cls(w, *_slope(w), down.mT, goes_down.mT)
+    def of(cls, depth: Tensor, rows: slice = slice(None)) -> Slopes:
+        """Of the rows of a depth ``(B, 1, H, W)``; rows beside them tell how the surface goes on."""
+        start, stop, _ = rows.indices(depth.shape[-2])
+        first = max(0, start - 2)
+        around = depth[:, :, first : stop + 3]
+        inner = (..., slice(start - first, stop - first), slice(None))
+        w = reciprocal(around)
+        down, goes_down = _slope(w, around, -2)
+        return cls(w[inner], *_slope(w[inner], around[inner], -1), down[inner], goes_down[inner])
 
     def repeated(self, times: int) -> Slopes:
         """Each sample's so many times in a row."""
         return Slopes(*(x.repeat_interleave(times, dim=0) for x in self))
 
 
-def _slope(w: Tensor) -> tuple[Tensor, Tensor]:
-    """Change of reciprocal depth per pixel along the last axis, and whether each pixel's surface goes on in the next one.
+def _slope(w: Tensor, depth: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Relative change of reciprocal depth per pixel along an axis, and whether each pixel's surface goes on in the next one.
 
     The slope is a mean of the two one-sided differences. Each weighs less the more the surface bends beyond it and the steeper
     it is, so that a crease or a silhouette leaves the weight to the other side, while smooth ground gets the central
     difference. What is one-sided is freed of the bend, so that round things keep their shape up to their rims. A side that
     leaps and then does not go on as it leapt is a discontinuity and has no weight; nor has background.
     """
-    n = w.shape[-1]
-    padded = functional.pad(w, (2, 2))
-    before, last, following, after = (padded[..., k : k + n] for k in (0, 1, 3, 4))
-    slope, goes_on, came_from = _slope_of(before, last, w, following, after)
-    return slope, goes_on | functional.pad(came_from[..., 1:], (0, 1))
+    n = w.shape[dim]
+    padded = functional.pad(w, (0, 0) * (-1 - dim) + (2, 2))
+    before, last, following, after = (padded.narrow(dim, k, n) for k in (0, 1, 3, 4))
+    slope, goes_on, came_from = _slope_of(before, last, w, following, after, depth)
+    there = w > 0
+    came_next = functional.pad((came_from & there).narrow(dim, 1, n - 1), (0, 0) * (-1 - dim) + (0, 1))
+    return slope, (goes_on & there) | came_next
 
 
-def _slope_of(before: Tensor, last: Tensor, w: Tensor, following: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The slope at w between its two neighbours on each side, and whether the surface goes on in the next, and in the last."""
-    scale = reciprocal(w)  # all that follows is relative to w
+def _slope_of(
+    before: Tensor, last: Tensor, w: Tensor, following: Tensor, after: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The relative slope at w, whose reciprocal is the scale, between its two neighbours on each side.
+
+    Also whether the surface goes on in the next, and whether in the last; where w is background both mean nothing.
+    """
+    # all is relative to w; a step from a pixel to background is -1, which is no surface's, since what follows cannot go on so
     forward, backward = (following - w) * scale, (last - w) * scale
-    floor = 0.1 * (forward.square() + backward.square())
+    squares = forward.square(), backward.square()
+    floor = 0.1 * (squares[0] + squares[1])
 
-    def side(step: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bend = torch.where(far > 0, (far - 2 * near + w) * scale, step)
-        sound = (w > 0) & (near > 0) & ((bend.abs() <= 0.5 * step.abs()) | (step.abs() <= _JUMP))
-        weight = sound / (bend.square() * (step.square() + floor) + _SMOOTH)
-        return weight, sound, bend * ((far > 0) & (bend.abs() <= _ROUND))
+    def side(step: Tensor, square: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        there = far > 0
+        bend = torch.where(there, (far - 2 * near + w) * scale, step)
+        much, large = bend.abs(), step.abs()
+        sound = (much <= 0.5 * large) | (large <= _JUMP)
+        weight = sound / (bend.square() * (square + floor) + _SMOOTH)
+        return weight, sound, bend * (there & (much <= _ROUND))
 
-    ahead, goes_on, bend_ahead = side(forward, following, after)
-    behind, came_from, bend_behind = side(backward, last, before)
+    ahead, goes_on, bend_ahead = side(forward, squares[0], following, after)
+    behind, came_from, bend_behind = side(backward, squares[1], last, before)
     total = (ahead + behind).clamp(min=1.0)  # a weight is 0 or much more than 1
     ahead, behind = ahead / total, behind / total
-    forward = forward - 0.5 * bend_ahead * (ahead - behind).clamp(min=0)
-    backward = backward - 0.5 * bend_behind * (behind - ahead).clamp(min=0)
-    return w * (ahead * forward - behind * backward), goes_on, came_from
+    uneven = 0.5 * (ahead - behind)
+    forward = forward - bend_ahead * uneven.clamp(min=0)
+    backward = backward + bend_behind * uneven.clamp(max=0)
+    return ahead * forward - behind * backward, goes_on, came_from

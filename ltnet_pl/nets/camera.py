@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl.geometry import Geometry, arriving, normals_from_depth, resampled, size_within
+from ltnet_pl.light import power
 
 CameraSource = Literal["assumed", "estimated", "true"]
 
@@ -25,7 +26,7 @@ def known_or(assumed: Tensor, known: Tensor, use: bool) -> Tensor:
 
 def displayed(light: Tensor) -> Tensor:
     """Computed light in the encoding of the image, bounded; a power is near enough to the sRGB curve."""
-    return light.clamp(0, 4).pow(1 / DISPLAY)
+    return power(light.clamp(0, 4), 1 / DISPLAY)
 
 
 def reduce(image: Tensor, depth: Tensor, side: int) -> tuple[Tensor, Tensor]:

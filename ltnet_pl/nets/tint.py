@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ltnet_pl.geometry.bands import by_bands
 from ltnet_pl.light import encode, planckian, to_display, to_linear
 
 _CLIPS = (0.9, 0.98)  # display values from which on a channel begins to count as clipped, and does so fully
@@ -49,8 +50,13 @@ class Tint(nn.Module):
             ``(B, 3, H, W)``, display-encoded, bounded by 2; an image asked for the temperature that it has comes out as it is.
         """
         ratio = (self.colour(wanted) - self.colour(present)).exp()
-        linear = to_linear(image.float()) * ratio[:, :, None, None]
-        clipped = ((image.float() - _CLIPS[0]) / (_CLIPS[1] - _CLIPS[0])).clamp(0, 1)
-        linear = torch.lerp(linear, linear.amax(dim=1, keepdim=True).expand_as(linear), clipped)
         same = (present == wanted)[:, None, None, None]
-        return torch.where(same, image, to_display(linear).clamp(max=2).to(image.dtype))
+
+        def tinted(rows: slice) -> tuple[Tensor]:
+            pixels = image[:, :, rows]
+            linear = to_linear(pixels.float()) * ratio[:, :, None, None]
+            clipped = ((pixels.float() - _CLIPS[0]) / (_CLIPS[1] - _CLIPS[0])).clamp(0, 1)
+            linear = torch.lerp(linear, linear.amax(dim=1, keepdim=True).expand_as(linear), clipped)
+            return (torch.where(same, pixels, to_display(linear).clamp(max=2).to(image.dtype)),)
+
+        return by_bands(tinted, image)[0]
