@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ltnet_pl.geometry.bands import by_bands
+from ltnet_pl.geometry.open_sizes import is_open
 from ltnet_pl.geometry.shadows import STEPS, Relief, Spans, march, relief_of
 from ltnet_pl.geometry.surface import (
     Slopes,
@@ -145,8 +146,8 @@ class Geometry:
             return self.source[0]
         size = (self.points.shape[-2], self.points.shape[-1])
         fewer = size_within(size, MARCHED_SIDE)
-        # guesses are of few points, and a window that is not known is that of none
-        if fewer == size or self.window is None or self.guesses > 1:
+        # guesses are of few points, and a window that is not known is that of none; a size that an export leaves open may be large
+        if self.window is None or self.guesses > 1 or not (is_open(*size) or fewer != size):
             return self
 
         def make() -> Geometry:

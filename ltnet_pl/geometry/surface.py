@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ltnet_pl.geometry.open_sizes import is_open, number, open_size_within
+
 # Changes of 1 / depth from one pixel to the next, relative to it:
 _JUMP = 0.04  # what may be a discontinuity
 _ROUND = 0.02  # the most that a round surface bends
@@ -120,7 +122,7 @@ def resampled(depth: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         ``(B, 1, height, width)`` in the depth's dtype; background where the nearest pixel is background.
     """
-    if tuple(depth.shape[-2:]) == tuple(size):
+    if not is_open(*size) and tuple(depth.shape[-2:]) == tuple(size):
         return depth
     whole = working(depth)
     places = []
@@ -155,6 +157,8 @@ def size_within(size: Sequence[int], longer: int, least: int = 1) -> tuple[int, 
         (72, 96)
     """
     height, width = size
+    if is_open(height, width):
+        return open_size_within((height, width), longer, least)
     scale = longer / max(height, width)
     return (height, width) if scale >= 1 else (max(least, round(height * scale)), max(least, round(width * scale)))
 
@@ -217,7 +221,10 @@ def _depth_near_centre(depth: Tensor) -> Tensor:
     u = torch.arange(width, device=depth.device) - (width - 1) / 2
     order = (v[:, None].square() + u.square()).flatten().argsort(stable=True)
     d = depth.flatten(1)[:, order]
-    chosen = (d > 0) & ((d > 0).cumsum(dim=1) <= max(1, round(0.01 * height * width)))
+    nearest = (
+        (0.01 * number(height * width)).round().clamp(min=1) if is_open(height, width) else max(1, round(0.01 * height * width))
+    )
+    chosen = (d > 0) & ((d > 0).cumsum(dim=1) <= nearest)
     ranked = torch.where(chosen, d, torch.inf).sort(dim=1).values
     count = chosen.sum(dim=1, keepdim=True)
     middle = ranked.gather(1, (count - 1).clamp(min=0) // 2) + ranked.gather(1, (count // 2).clamp(max=d.shape[1] - 1))

@@ -64,6 +64,6 @@ def _between(length: int, points: int, begin: float, extent: float, like: Tensor
     """The two points around each pixel of a line, ``(2, length)``, and how far it is from the first to the second."""
     centres = (torch.arange(length, device=like.device, dtype=like.dtype) + 0.5) * (extent / length) + begin
     place = (centres * points - 0.5).clamp(0, points - 1)
-    first = place.floor().clamp(max=max(0, points - 2))
+    first = place.floor().clamp(max=points - 2).clamp(min=0)
     second = (first + 1).clamp(max=points - 1)
     return torch.stack([first, second]).long(), place - first
