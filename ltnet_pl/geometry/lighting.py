@@ -146,7 +146,7 @@ class Geometry:
             return self.source[0]
         size = (self.points.shape[-2], self.points.shape[-1])
         fewer = size_within(size, MARCHED_SIDE)
-        # guesses are of few points, and a window that is not known is that of none; a size that an export leaves open may be large
+        # guesses are of few points; what has no window is no image; a size that an export leaves open may be large
         if self.window is None or self.guesses > 1 or not (is_open(*size) or fewer != size):
             return self
 

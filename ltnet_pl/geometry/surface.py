@@ -214,6 +214,11 @@ def reciprocal(depth: Tensor) -> Tensor:
     return torch.where(there, 1 / torch.where(there, depth, 1.0), 0.0)
 
 
+def _hundredth(height: int, width: int) -> Tensor:
+    """A hundredth of the pixels of an open size, 1 or more."""
+    return (0.01 * number(height) * number(width)).round().clamp(min=1)
+
+
 def _depth_near_centre(depth: Tensor) -> Tensor:
     """Median ``(B,)`` of the valid 1 % of pixels nearest to the centre; 1 where there is none."""
     height, width = depth.shape[-2:]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
+from ltnet_pl.geometry import is_open
 
 InteractionKind = Literal["concat", "film", "attention"]
 
@@ -146,13 +147,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """``(B, in_channels, H, W)`` to features ``(B, widths[0], ceil(H / fold), ceil(W / fold))``."""
-        height, width = x.shape[-2:]
-        short = (0, -width % self.fold, 0, -height % self.fold)
-        x = functional.pad(x, short, mode="replicate") if any(short) else x
-        x = functional.pixel_unshuffle(x, self.fold)
-        if self.planes and code is not None:
-            x = torch.cat([x, code[:, :, None, None].expand(-1, -1, *x.shape[-2:])], dim=1)
-        x = self.stem(x)
+        x = self._folded(x, code)
         skips = []
         for block, down in zip(self.encoder, self.down, strict=True):
             x = block(x)
@@ -164,6 +159,25 @@ class Backbone(nn.Module):
             x = functional.interpolate(up(x), size=skip.shape[-2:], mode="bilinear", align_corners=False) + skip
             x = block(x, code)
         return functional.silu(x)
+
+    def _folded(self, x: Tensor, code: Tensor | None) -> Tensor:
+        """The stem's features ``(B, widths[0], ceil(H / fold), ceil(W / fold))``."""
+        height, width = x.shape[-2:]
+        planes = code[:, :, None, None] if self.planes and code is not None else None
+        if self.fold > 1 and is_open(height, width):
+            # the same as one convolution in steps of the fold, which drops what is padded too much
+            x = functional.pad(x, (0, self.fold - 1, 0, self.fold - 1), mode="replicate")
+            seen = x.shape[1]
+            folded = self.stem.weight[:, : seen * self.fold**2].reshape(-1, seen, self.fold, self.fold)
+            x = functional.conv2d(x, folded, self.stem.bias, stride=self.fold)
+            return x if planes is None else x + functional.conv2d(planes, self.stem.weight[:, seen * self.fold**2 :])
+        short = (0, -width % self.fold, 0, -height % self.fold)
+        x = functional.pad(x, short, mode="replicate") if self.fold > 1 and any(short) else x
+        x = functional.pixel_unshuffle(x, self.fold) if self.fold > 1 else x
+        if planes is not None:
+            x = torch.cat([x, planes.expand(-1, -1, *x.shape[-2:])], dim=1)
+        out: Tensor = self.stem(x)
+        return out
 
 
 def zero_head(in_channels: int, out_channels: int, size: int = 3) -> nn.Conv2d:

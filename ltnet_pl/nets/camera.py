@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltnet_pl.geometry import Geometry, arriving, normals_from_depth, resampled, size_within
+from ltnet_pl.geometry import Geometry, arriving, is_open, normals_from_depth, resampled, size_within
 from ltnet_pl.light import power
+from ltnet_pl.nets.areas import reduced
 
 CameraSource = Literal["assumed", "estimated", "true"]
 
@@ -32,9 +33,9 @@ def displayed(light: Tensor) -> Tensor:
 def reduce(image: Tensor, depth: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Image and depth at a resolution of at most ``side`` pixels along the longer side."""
     size = reduced_size(image, side)
-    if size == tuple(image.shape[-2:]):
+    if not is_open(*size) and size == tuple(image.shape[-2:]):
         return image, depth
-    return functional.interpolate(image, size=size, mode="area"), resampled(depth, size)
+    return reduced(image, size), resampled(depth, size)
 
 
 def reduced_size(image: Tensor, side: int) -> tuple[int, int]:

@@ -57,17 +57,18 @@ class Field(nn.Module):
         """Relight an image by the interaction's features.
 
         Args:
-            features: ``(B, C, h, w)``, of the whole image: ``h = ceil(H / fold)`` where it is not reduced.
+            features: ``(B, C, h, w)``, of the whole image.
             image: ``(B, 3, H, W)``.
             seen: ``(B, seen_channels, H, W)``.
-            window: Which part of the whole the image is: top, left, height, width as fractions; None for all of it.
+            window: Which part of the whole the image is, at some other resolution: top, left, height, width as fractions; None:
+                the image is what the interaction saw, so that ``h = ceil(H / fold)``.
 
         Returns:
             The relit image, unclamped, and the field.
         """
         spread = functional.pixel_shuffle(self.spread(features), self.fold)
         height, width = image.shape[-2:]
-        if window is None and [-(-length // self.fold) for length in (height, width)] == list(features.shape[-2:]):
+        if window is None:
             spread = spread[..., :height, :width]
         else:
             # what tells a feature's own pixels apart belongs to them alone: between other pixels it would be a grid

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry, marched_points
+from ltnet_pl.geometry import Geometry, is_open, length, marched_points, number
 from ltnet_pl.light import Camera, Rig, decode, encode
+from ltnet_pl.nets.areas import reduced
 from ltnet_pl.nets.blocks import Backbone, InteractionKind
 from ltnet_pl.nets.camera import THINNED, CameraEstimate, CameraSource, known_or, march_operations, reduce
 from ltnet_pl.nets.fields import BilateralField, Field, FieldKind, Window
@@ -164,17 +165,25 @@ class LTNet(nn.Module):
         shadow = self.shadow(scene, wanted)
         base, seen = self.look(scene, wanted, scene.view, shadow)
         features = self.interact(scene, wanted, base, seen)
-        if scene.view.image.shape != batch["input"].shape:
+        window = None
+        if self._is_reduced(batch["input"]):
             view = self.view(scene, batch["input"], batch["depth"])
             base, seen = self.look(scene, wanted, view, shadow)
-        relit, field = self.decode(scene, wanted, features, base, seen)
+            window = (0.0, 0.0, 1.0, 1.0)
+        relit, field = self.decode(scene, wanted, features, base, seen, window)
         codes = {"input_code": scene.present.raw, "guide_code": wanted.raw}
         return {"relit": relit, "field": field} | {key: code for key, code in codes.items() if code is not None}
+
+    def _is_reduced(self, image: Tensor) -> bool:
+        """Whether the interaction sees less of an image than there is; of a size that an export leaves open, always so."""
+        if self.working_size is None:
+            return False
+        return is_open(*image.shape[-2:]) or max(image.shape[-2:]) > self.working_size
 
     def prepare(self, batch: dict[str, Tensor]) -> Scene:
         """What no wanted light changes: the present light, the camera, the geometry and the present light's cues."""
         image, depth = batch["input"], batch["depth"]
-        if self.working_size is not None:
+        if self.working_size is not None and self._is_reduced(image):
             image, depth = reduce(image, depth, self.working_size)
         batch = batch | {"input": image, "depth": depth}
         if not self.use_depth:
@@ -225,8 +234,8 @@ class LTNet(nn.Module):
         present = scene.present
         code = self.mix(torch.cat([present.code, present.latent, wanted.code, wanted.latent], dim=1))
         if isinstance(self.field, BilateralField):
-            size = [max(8, round(length / self.bilateral_factor)) for length in base.shape[-2:]]
-            seen = functional.interpolate(seen, size=size, mode="area")
+            height, width = (_coarse(side, self.bilateral_factor) for side in base.shape[-2:])
+            seen = reduced(seen, (height, width))
         features: Tensor = self.backbone(seen, code)
         return features
 
@@ -267,7 +276,7 @@ class LTNet(nn.Module):
         if not self.use_depth and "guide" in batch:
             batch = batch | {"guide_depth": torch.zeros_like(batch["guide_depth"])}
         label = encode(batch["target_light"]).to(batch["input"].dtype)
-        if "guide" not in batch and label.isnan().any():
+        if "guide" not in batch and not torch.compiler.is_compiling() and label.isnan().any():
             raise InputError("the wanted light is unknown: the batch has no guide, and its target_light is not given")
         if self.told:
             _expect_known(label, "wanted", "give its azimuth and temperature")
@@ -321,6 +330,11 @@ def _labelled(label: Tensor, latent: int, lights: Tensor) -> Reading:
     """A light that is given, whose code is its label's."""
     given = torch.ones(len(label), 1, dtype=torch.bool, device=label.device)
     return Reading(label, label.new_zeros(len(label), latent), given, _light_rows(label, lights), None)
+
+
+def _coarse(side: int, factor: int) -> int:
+    """Length of a side of what the bilateral kind's interaction sees."""
+    return length((number(side) / factor).round().clamp(min=8), 8) if is_open(side) else max(8, round(side / factor))
 
 
 def _expect_known(label: Tensor, which: str, remedy: str) -> None:

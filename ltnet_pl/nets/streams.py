@@ -7,11 +7,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry, arriving
+from ltnet_pl.geometry import Geometry, arriving, is_open, number
 from ltnet_pl.light import to_linear
+from ltnet_pl.nets.areas import reduced
 from ltnet_pl.nets.blocks import Block
 from ltnet_pl.nets.camera import DISPLAY, correlate, displayed, reduce, reduced_size
 
@@ -215,7 +215,7 @@ class ColourReading(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Image ``(B, 3, H, W)`` to a scaled mired ``(B, 1)``."""
-        small = functional.interpolate(image.float(), size=reduced_size(image, self.side), mode="area")
+        small = reduced(image.float(), reduced_size(image, self.side))
         linear = to_linear(small.clamp(0, 1)).flatten(2) + self.floor
         red, green, blue = linear.log().unbind(dim=1)
         brightness = linear.mean(dim=1)
@@ -223,6 +223,8 @@ class ColourReading(nn.Module):
         colours = 3 * torch.stack([red - green, blue - green, relative / 3], dim=2)
         waves = [f(colours * 2**octave) for octave in range(self.frequencies) for f in (torch.sin, torch.cos)]
         features = self.pixel(torch.cat([colours, *waves], dim=2))
-        pooled = torch.cat([features.mean(dim=1), torch.logsumexp(features, dim=1) - math.log(features.shape[1])], dim=1)
+        count = features.shape[1]
+        log_count = number(count).log().to(features.dtype) if is_open(count) else math.log(count)
+        pooled = torch.cat([features.mean(dim=1), torch.logsumexp(features, dim=1) - log_count], dim=1)
         weights = torch.softmax(_CERTAINTY * self.whole(pooled), dim=1)
         return (weights * self.mireds).sum(dim=1, keepdim=True)
