@@ -26,14 +26,14 @@ def number(length: int | float) -> Tensor:
 def length(value: Tensor, least: int, most: int | None = None) -> int:
     """A whole number out of a tensor without axes, as an open length between the bounds that the caller knows it to be within."""
     found = cast(int, value.to(torch.int64).item())
-    torch._check(found >= least)
+    torch._check(found >= least)  # type: ignore[no-untyped-call]
     if most is not None:
-        torch._check(found <= most)
+        torch._check(found <= most)  # type: ignore[no-untyped-call]
     return found
 
 
 def open_size_within(size: tuple[int, int], longer: int, least: int) -> tuple[int, int]:
     """`size_within` of an open size; no side may be below the least."""
-    scale = (longer / number(torch.sym_max(*size))).clamp(max=1)
+    scale = (longer / number(torch.sym_max(*size))).clamp(max=1)  # type: ignore[no-untyped-call]
     height, width = (length((number(side) * scale).round().clamp(min=least), least, longer) for side in size)
     return height, width

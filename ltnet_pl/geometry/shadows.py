@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ltnet_pl.geometry.open_sizes import is_open
 from ltnet_pl.geometry.surface import Slopes, anchor, aspect_of, rays, tangents, window_of, working
 
 STEPS = 32
@@ -22,6 +23,7 @@ _THINNEST = 0.01  # and at least, in the same units
 _UNKNOWN = 0.08  # where an end of the thing is hidden or out of the frame, so that its width is unknown, in the same units
 _CROWDING = 1.5  # the samples of a ray stand at this power of evenly spread places
 _BESIDE = 0.05  # this share of a ray's samples stands right beside the point
+_TOGETHER = 16  # samples of a ray that an export looks up at once
 _FADE = 0.3  # behind that thickness the shadow fades over this share of it
 
 
@@ -189,20 +191,19 @@ def march(points: Tensor, normals: Tensor, relief: Relief, light: Tensor, camera
     stride = (dm - leap) / steps
     near = (m0 + leap).clamp(min=0).minimum(m_most)
     hidden = torch.zeros_like(m0)
-    for k in range(steps):
-        # closer together near the point: what stands nearest throws the sharpest shadow
-        m = (
-            torch.addcmul(near, stride, stride.new_tensor(steps * ((k + 0.5) / steps) ** _CROWDING))
-            .round()
-            .clamp(min=0)
-            .minimum(m_most)
-        )
-        share = (m - m0) * per_m
-        s, w = torch.addcmul(s0, share, ds), torch.addcmul(w0, share, dw)
-        low = s.clamp(min=0).minimum(s_most).floor()
+    # closer together near the point: what stands nearest throws the sharpest shadow
+    crowded = stride.new_tensor([steps * ((k + 0.5) / steps) ** _CROWDING for k in range(steps)])
+    # one sample of every ray at a time stays in the cache; an export, whose graph should be short, takes several together
+    count = _TOGETHER if is_open(height, width) else 1
+    for first in range(0, steps, count):
+        m = torch.addcmul(near[:, None], stride[:, None], crowded[first : first + count, None])
+        m = m.round().clamp(min=0).minimum(m_most[:, None])
+        share = (m - m0[:, None]) * per_m[:, None]
+        s, w = torch.addcmul(s0[:, None], share, ds[:, None]), torch.addcmul(w0[:, None], share, dw[:, None])
+        low = s.clamp(min=0).minimum(s_most[:, None]).floor()
         part = (s - low).clamp(0, 1)
-        index = torch.addcmul(low + table, m, row).long()
-        sides = [t[:, j:].gather(1, index) for t in (relief.w, relief.slope, relief.fade) for j in (0, 1)]
+        index = torch.addcmul(low + table[:, None], m, row[:, None]).long().flatten(1)
+        sides = [t[:, j:].gather(1, index).view_as(m) for t in (relief.w, relief.slope, relief.fade) for j in (0, 1)]
         w_low, w_high, slope_low, slope_high, fade_low, fade_high = sides
         # a surface goes on past its texel's centre, but not in front of both texels: that would be beyond an edge
         front = torch.maximum(w_low, w_high)
@@ -210,15 +211,18 @@ def march(points: Tensor, normals: Tensor, relief: Relief, light: Tensor, camera
 
         def blocked(surface: Tensor, fade: Tensor, per_w: Tensor = per_w, front: Tensor = front) -> Tensor:
             surface = surface.minimum(front)
-            behind = (surface * per_w - 1) * per_bias - 1
+            behind = (surface * per_w - 1) * per_bias[:, None] - 1
             within = (1 + 1 / _FADE) - (per_w - 1 / surface) * fade
             return behind.clamp(0, 1) * within.clamp(0, 1)
 
         at_low = blocked(torch.addcmul(w_low, slope_low, part), fade_low)
         at_high = blocked(torch.addcmul(w_high, slope_high, part - 1), fade_high)
         # right beside the point both texels must agree: continued past a ridge, one face would shade the other
-        block = torch.minimum(at_low, at_high) if k < _BESIDE * steps else torch.lerp(at_low, at_high, part)
-        hidden = torch.maximum(hidden, block)
+        beside = [k < _BESIDE * steps for k in range(first, min(first + count, steps))]
+        block = torch.minimum(at_low, at_high) if all(beside) else torch.lerp(at_low, at_high, part)
+        if any(beside) and not all(beside):
+            block = torch.where(torch.tensor(beside, device=m.device)[:, None], torch.minimum(at_low, at_high), block)
+        hidden = torch.maximum(hidden, block.amax(dim=1) if count > 1 else block[:, 0])
     return (1 - hidden * (valid & long) + unknown).reshape(points[:, :1].shape)
 
 

@@ -226,9 +226,7 @@ def _depth_near_centre(depth: Tensor) -> Tensor:
     u = torch.arange(width, device=depth.device) - (width - 1) / 2
     order = (v[:, None].square() + u.square()).flatten().argsort(stable=True)
     d = depth.flatten(1)[:, order]
-    nearest = (
-        (0.01 * number(height * width)).round().clamp(min=1) if is_open(height, width) else max(1, round(0.01 * height * width))
-    )
+    nearest = _hundredth(height, width) if is_open(height, width) else max(1, round(0.01 * height * width))
     chosen = (d > 0) & ((d > 0).cumsum(dim=1) <= nearest)
     ranked = torch.where(chosen, d, torch.inf).sort(dim=1).values
     count = chosen.sum(dim=1, keepdim=True)
