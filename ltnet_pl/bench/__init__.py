@@ -13,6 +13,7 @@ BENCHES = {
     "looks": "Show input, guide, results and target of test scenes on sheets.",
     "turning": "Turn the light in small steps, and score directions between the trained ones.",
     "sizes": "Score large pictures by the size that the interaction works at.",
+    "photos": "Time the first light of a photograph and further ones, and measure memory, by its size.",
     "real": "Score trained rows on real photographs.",
     "ddp": "Hold several processes against one: the same numbers, and how many more samples per second.",
     "data": "Time how fast training samples are read, from image files and from a cache.",
@@ -24,7 +25,7 @@ def bench(what: str) -> Callable[..., None]:
     """The function of one benchmark, whose signature gives its flags.
 
     Args:
-        what: ``quality``, ``speed``, ``looks``, ``turning``, ``sizes``, ``real``, ``ddp`` or ``data``.
+        what: ``quality``, ``speed``, ``looks``, ``turning``, ``sizes``, ``photos``, ``real``, ``ddp`` or ``data``.
 
     Raises:
         InputError: If it is none of these.

@@ -236,7 +236,7 @@ def timed(nets: dict[str, nn.Module], batch: dict[str, Any], repeats: int, bf16:
             if device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
                 torch.cuda.synchronize()
-            start = _resident(reset=True) if device == "cpu" and not turn else None
+            start = resident(reset=True) if device == "cpu" and not turn else None
             begin = time.perf_counter()
             with context:
                 net(batch)
@@ -244,7 +244,7 @@ def timed(nets: dict[str, nn.Module], batch: dict[str, Any], repeats: int, bf16:
                 torch.cuda.synchronize()
                 peak[name] = torch.cuda.max_memory_allocated() / 2**20
             elif start is not None:
-                peak[name] = ((_resident() or start) - start) / 1024
+                peak[name] = ((resident() or start) - start) / 1024
             # the first turn pays for memory, compilation and the choice of kernels
             if turn:
                 found[name].append(1000 * (time.perf_counter() - begin))
@@ -261,7 +261,7 @@ def _trim() -> None:
         trim(0)
 
 
-def _resident(reset: bool = False) -> int | None:
+def resident(reset: bool = False) -> int | None:
     """Peak of this process's memory in KiB since the last reset, Linux's count; None on other systems."""
     try:
         if reset:
