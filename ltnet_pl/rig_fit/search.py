@@ -38,7 +38,7 @@ Progress = Callable[[int, float], None]
 class SceneFit(NamedTuple):
     """What was found of one scene.
 
-    Args:
+    Attributes:
         name: The scene.
         camera: Its camera.
         explained: Share of the change from direction to direction that the computed light explains, beyond what any light would
@@ -53,7 +53,7 @@ class SceneFit(NamedTuple):
 class Fit(NamedTuple):
     """What was found of a set.
 
-    Args:
+    Attributes:
         rig: The rig.
         error: Standard errors of radius and height by the jackknife over scenes; None for a single scene.
         scenes: The scenes, in their order.
