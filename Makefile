@@ -1,4 +1,4 @@
-# `make quickstart`: data, training, table and report from nothing. `make test`, `make test-all`, `make lint`: for changes.
+# `make quickstart`: data, training, table and report from nothing. `make test`, `make test-all`, `make lint`, `make docs`: for changes.
 # Each builds .venv when it is missing or its requirements moved, and repeats nothing that is done.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m ltnet_pl
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help quickstart clean-quickstart test test-all lint
+.PHONY: help quickstart clean-quickstart test test-all lint docs
 .DELETE_ON_ERROR:
 # One step at a time: trainings side by side would only take each other's cores.
 .NOTPARALLEL:
@@ -18,6 +18,7 @@ help:
 	@echo "make test              tests without the slow ones"
 	@echo "make test-all          every test"
 	@echo "make lint              ruff and mypy"
+	@echo "make docs              the documentation as a site, in site/"
 
 # ---- the environment
 
@@ -51,6 +52,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the variable turns off what the theme prints about other programs
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # ---- quickstart
 #

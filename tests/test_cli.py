@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 import scenes
 import torch
@@ -360,10 +361,8 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(fitted, vidit_root,
 
 
 def test_a_foreign_network(vidit_root, tmp_path, monkeypatch):
-    """The README's example, word for word."""
-    readme = (EXPERIMENTS.parent / "README.md").read_text()
-    (code,) = (part.split("```")[0] for part in readme.split("```python\n")[1:] if "class Mine" in part)
-    (tmp_path / "my_package.py").write_text(code)
+    """The example of docs/howto/own_network.md, word for word."""
+    pages.write_network(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     common = arguments(vidit_root, tmp_path / "run", "--model.net=my_package.Mine", "--model.loss.light=0")
     flags = ["--config", str(EXPERIMENTS / "base.yaml"), *common[4:], "--trainer.max_steps=2", "--data.samples_per_epoch=16"]

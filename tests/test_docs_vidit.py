@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
+import pages
 import pytest
 import scenes
-from fits import environment
 
-ROOT = Path(__file__).resolve().parent.parent
+PAGE = pages.DOCS / "vidit.md"
 SIZE = (1024, 1024)
 
 FEW = {
@@ -29,14 +24,6 @@ FEW = {
 }
 
 
-def commands():
-    """The document's commands of ours, in order, as words after ``python -m ltnet_pl``."""
-    blocks = re.findall(r"^```\n(.*?)^```$", (ROOT / "docs" / "vidit.md").read_text(), re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    assert all(line.startswith("python -m ltnet_pl ") for line in lines)
-    return [shlex.split(line)[3:] for line in lines]
-
-
 @pytest.fixture
 def place(tmp_path):
     """A folder with what the document expects to have been unpacked, and our experiments."""
@@ -47,22 +34,20 @@ def place(tmp_path):
     scenes.write_one_to_one(vidit / "track1/train", 4, SIZE, 9)
     scenes.write_one_to_one(vidit / "track1/val", 2, SIZE, 10, flat_target=vidit / "track1/track1_validation_gt")
     scenes.write_one_to_one(vidit / "track1/test", 2, SIZE, 11, flat_target=tmp_path / "private")
-    shutil.copytree(ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("results"))
+    shutil.copytree(pages.ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("results"))
     return tmp_path
 
 
 def test_the_document_has_the_whole_way():
-    assert [words[0] for words in commands()] == [
+    assert [pages.ours(step.words)[0] for step in pages.steps(PAGE)] == [
         *("cache", "cache", "fit-rig", "fit", "fit", "test", "test", "report", "test", "test")
     ]
 
 
 @pytest.mark.slow
 def test_every_command_of_the_document_runs(place):
-    for words in commands():
-        call = [sys.executable, "-m", "ltnet_pl", *words, *FEW.get(words[0], [])]
-        done = subprocess.run(call, check=False, capture_output=True, text=True, timeout=500, cwd=place, env=environment())
-        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    for step in pages.steps(PAGE):
+        pages.run(step, place, FEW)
     for run, names in (("any_to_any", ["Pair000.png", "Pair001.png"]), ("one_to_one", ["Image000.png", "Image001.png"])):
         track = {"any_to_any": "track-2-test", "one_to_one": "track-1-test"}[run]
         with zipfile.ZipFile(place / "runs" / run / "test" / track / "submission.zip") as archive:

@@ -251,12 +251,14 @@ def _calls(folder):
 
 
 def test_readme_is_finished():
-    """Its pictures exist, and no number is still to be filled in."""
+    """Its pictures and the pages that it sends to exist, and no number is still to be filled in."""
     text = (REPOSITORY / "README.md").read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(pictures) == 4
-    assert all((REPOSITORY / picture).is_file() for picture in pictures)
-    assert not re.findall(r"\b[A-Z]+_[A-Z]{4,}\b", text.replace("LTNET_LPIPS_WEIGHTS", "").replace("LTNET_SAMPLES", ""))
+    assert pictures
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+    assert {"docs/results.md", "docs/tutorials/photo_to_picture.md"} <= set(links)
+    assert [link for link in [*pictures, *links] if not (REPOSITORY / link).is_file()] == []
+    assert not re.findall(r"\b[A-Z]+_[A-Z]{4,}\b", text)
 
 
 @needs_make
@@ -266,7 +268,7 @@ def test_quickstart_renders_trains_tests_reports_and_then_rests(sandbox):
     calls = _calls(sandbox)
     install, commands = calls[:2], [call.split()[2] for call in calls[2:]]
     assert install[0].endswith("torch")
-    assert install[1].endswith("-e .[render,notebooks,dev]")
+    assert install[1].endswith("-e .[render,notebooks,photo,export,demo,docs,dev]")
     assert commands[0] == "render"
     assert commands[-1] == "report"
     assert set(commands) == {"render", "fit", "test", "report"}
@@ -326,11 +328,11 @@ def test_a_python_that_will_not_do_is_named(sandbox, missing):
 
 
 @needs_make
-@pytest.mark.parametrize("target", ["test", "test-all", "lint", "quickstart"])
+@pytest.mark.parametrize("target", ["test", "test-all", "lint", "docs", "quickstart"])
 def test_every_target_builds_the_environment(sandbox, target):
     plan = _make(sandbox, target, "--dry-run").stdout
     assert "-c requirements/constraints.txt torch" in plan
-    assert plan.index("torch\n") < plan.index("-e '.[render,notebooks,dev]'")
+    assert plan.index("torch\n") < plan.index("-e '.[render,notebooks,photo,export,demo,docs,dev]'")
 
 
 @pytest.mark.parametrize(
