@@ -1,7 +1,7 @@
 """README and docs/: every command is read by its own parser, and what can run on two cores, without a download, runs.
 
-What is checked and not run: training on GPUs, several machines and SLURM (docs/cluster.md), sweeps of many trials and W&B's server
-(docs/howto/sweeps.md), the benchmark, depth from a model that has to be fetched. docs/vidit.md runs in `test_docs_vidit`.
+What is checked and not run: training on GPUs, several machines and SLURM (docs/cluster.md), sweeps of many trials and W&B's
+server (docs/howto/sweeps.md), the benchmark, depth from a model that has to be fetched. docs/vidit.md runs in `test_docs_vidit`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def test_every_block_says_its_language(page):
     opened = [line for line in text.splitlines() if line.startswith("```")]
     assert all(line == "```" for line in opened[1::2])
     assert {line[3:] for line in opened[::2]} <= {"bash", "python", "yaml", "text"}
-    assert not [block for block in pages.blocks(page, "text", "yaml") if re.search(r"python -m|^pip |^make ", block, re.MULTILINE)]
+    assert not [
+        block for block in pages.blocks(page, "text", "yaml") if re.search(r"python -m|^pip |^make ", block, re.MULTILINE)
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:.*class_path.*discard")
@@ -135,7 +137,10 @@ def test_from_data_to_a_table_runs(place):
     assert "±" in table  # two seeds
     assert re.match(r"psnr: .* 95 % interval", compared)
     assert (place / "runs" / "tutorial" / "report.html").is_file()
-    assert {path.name for path in (place / "runs/tutorial/with_cues/test").iterdir()} == {"ltnet-guide-light", "ltnet-label-light"}
+    assert {path.name for path in (place / "runs/tutorial/with_cues/test").iterdir()} == {
+        "ltnet-guide-light",
+        "ltnet-label-light",
+    }
 
 
 @pytest.mark.slow
