@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ import yaml
 from fits import environment
 
 from ltnet_pl import InputError
-from ltnet_pl.cli import COMMANDS, flags
+from ltnet_pl.cli import COMMANDS, flags, main
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -151,7 +153,7 @@ def check_code(code):
 
 
 def stand_in(folder, page):
-    """Give a folder what a page's commands name: our files, and those that a reader has made by then."""
+    """Give a folder what a page's commands name: our files, and those that a reader has made by then, but for `write_network`."""
     for part in ("experiments", "sweeps"):
         (folder / part).symlink_to(ROOT / part)
     (folder / "rig.yaml").write_text(yaml.safe_dump(RIG))
@@ -160,7 +162,6 @@ def stand_in(folder, page):
             if re.fullmatch(r"runs/\w+(/\w+)*/config\.yaml", config):
                 (folder / config).parent.mkdir(parents=True, exist_ok=True)
                 (folder / config).write_text((ROOT / "experiments" / "base.yaml").read_text())
-    write_network(folder)
 
 
 def write_network(folder):
@@ -170,22 +171,33 @@ def write_network(folder):
     (folder / "mine.yaml").write_text(blocks(page, "yaml")[0])
 
 
-def run(step, folder, few=None):
-    """Do a step in a folder, in a process of its own.
+def run(step, few=None):
+    """Do a step in the folder in which we are, in this process.
 
     Args:
         step: The step.
-        folder: Where.
         few: Flags to append to a command of ours, by its name: what makes it small.
+
+    Returns:
+        What it printed.
     """
-    if step.code:
-        call = [sys.executable, "-c", step.code]
-    elif (mine := ours(step.words)) is not None:
-        call = [sys.executable, "-m", "ltnet_pl", *mine, *(few or {}).get(mine[0], [])]
-    else:
-        call = step.words
-        assert call[0] == "mkdir", f"{call} is not run by tests"
+    said = io.StringIO()
+    with redirect_stdout(said):
+        if step.code:
+            exec(step.code, {"__name__": "__main__"})
+        elif (mine := ours(step.words)) is not None:
+            status = main([*mine, *(few or {}).get(mine[0], [])])
+            assert status == 0, f"{shlex.join(step.words)} ended with {status}, see above"
+        else:
+            assert step.words[0] == "mkdir", f"{step.words} is not run by tests"
+            subprocess.run(step.words, check=True)
+    return said.getvalue()
+
+
+def run_apart(step, folder, few=None):
+    """The same for a command of ours that starts further processes, in a process of its own in a folder."""
+    mine = ours(step.words)
+    call = [sys.executable, "-m", "ltnet_pl", *mine, *(few or {}).get(mine[0], [])]
     own = environment(PYTHONPATH=os.pathsep.join([str(ROOT), str(Path(__file__).parent)]))
     done = subprocess.run(call, check=False, capture_output=True, text=True, timeout=500, cwd=folder, env=own)
-    assert done.returncode == 0, f"{step.code or shlex.join(call)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    assert done.returncode == 0, f"{shlex.join(call)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"

@@ -36,6 +36,8 @@ needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason="ltnet_pl/relig
 needs_render = pytest.mark.skipif(importlib.util.find_spec("mitsuba") is None, reason="needs the extra render")
 needs_notebooks = pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="needs the extra notebooks")
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*class_path.*discard")
+
 # ---- checked
 
 
@@ -51,20 +53,24 @@ def test_every_block_says_its_language(page):
     ]
 
 
-@pytest.mark.filterwarnings("ignore:.*class_path.*discard")
+@pytest.fixture
+def own_network(tmp_path, monkeypatch):
+    """The network of docs/howto/own_network.md, where Python finds it."""
+    pages.write_network(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("my_package", None)  # other tests want one that is not there
+
+
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_every_command_is_understood(page, tmp_path, monkeypatch):
+def test_every_command_is_understood(page, tmp_path, monkeypatch, own_network):
     pages.stand_in(tmp_path, page)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    try:
-        for step in pages.steps(page):
-            if step.words:
-                pages.check_command(step.words)
-            else:
-                pages.check_code(step.code)
-    finally:
-        sys.modules.pop("my_package", None)  # other tests want one that is not there
+    for step in pages.steps(page):
+        if step.words:
+            pages.check_command(step.words)
+        else:
+            pages.check_code(step.code)
 
 
 def test_what_is_inline_is_understood(tmp_path, monkeypatch):
@@ -76,7 +82,6 @@ def test_what_is_inline_is_understood(tmp_path, monkeypatch):
         pages.check_ours(command.split())
 
 
-@pytest.mark.filterwarnings("ignore:.*class_path.*discard")
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -112,10 +117,11 @@ def test_the_checks_find_code_that_does_not_fit(code):
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, monkeypatch):
     """A folder with our configurations, in which commands run."""
     for part in ("experiments", "sweeps"):
         (tmp_path / part).symlink_to(pages.ROOT / part)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -129,7 +135,7 @@ def skipped(step):
 @pytest.mark.slow
 def test_from_data_to_a_table_runs(place):
     """From the first command to the last line of Python; few scenes, few steps."""
-    said = [pages.run(step, place, FEW) for step in pages.steps(PAGES["docs/tutorials/data_to_table.md"]) if not skipped(step)]
+    said = [pages.run(step, FEW) for step in pages.steps(PAGES["docs/tutorials/data_to_table.md"]) if not skipped(step)]
     table, compared = said[-2:]
     assert "| visibility |" in table
     assert "| none |" in table
@@ -137,10 +143,8 @@ def test_from_data_to_a_table_runs(place):
     assert "±" in table  # two seeds
     assert re.match(r"psnr: .* 95 % interval", compared)
     assert (place / "runs" / "tutorial" / "report.html").is_file()
-    assert {path.name for path in (place / "runs/tutorial/with_cues/test").iterdir()} == {
-        "ltnet-guide-light",
-        "ltnet-label-light",
-    }
+    tested = place / "runs" / "tutorial" / "with_cues" / "test"
+    assert {path.name for path in tested.iterdir()} == {"LTNet-guide-light", "LTNet-label-light"}
 
 
 @pytest.mark.slow
@@ -150,24 +154,23 @@ def test_training_on_own_data_runs(place):
     few = FEW | {"fit": [*FEW["fit"], "--data.size=24"]}
     for step in pages.steps(PAGES["docs/howto/own_data.md"]):
         if step.words[:4] != ["python", "-m", "ltnet_pl", "render"]:
-            pages.run(step, place, few)
+            pages.run(step, few)
     assert (place / "runs" / "mine" / "test").is_dir()
     assert "radius" in (place / "runs" / "rig" / "config.yaml").read_text()
 
 
 @pytest.mark.slow
-def test_training_an_own_network_runs(place, vidit_root):
+def test_training_an_own_network_runs(place, vidit_root, own_network):
     """The page's network by the page's configuration; the benchmark is left out, and `predict` follows with what was trained."""
     (place / "data").mkdir()
     (place / "data" / "train").symlink_to(vidit_root)
-    pages.write_network(place)
     few = {"fit": [*TINY, "--data.size=24", f"--data.pairs={place / 'pairs'}"], "predict": ["--trainer.accelerator=cpu"]}
     write_photo(place / "photos" / "one.png")
     done = []
     for step in pages.steps(PAGES["docs/howto/own_network.md"]):
         mine = pages.ours(step.words) if step.words else None
         if mine is not None and mine[0] != "bench":
-            pages.run(step, place, few)
+            pages.run(step, few)
             done.append(mine[0])
     assert done == ["fit", "predict"]
     assert list((place / "runs" / "base" / "predict").rglob("*.png"))
@@ -208,7 +211,7 @@ def test_photographs_are_relit_as_the_pages_say(name, photos):
         scenes.write_any_to_any(photos / "data" / "train", scenes=5, size=(32, 40))
         train = ["python", "-m", "ltnet_pl", "fit", "--config", "experiments/base.yaml", "--data.root", "data/train"]
         own = pages.Step([*train, "--trainer.default_root_dir", "runs/mine", "--data.size=32"], "")
-        pages.run(own, photos, FEW)
+        pages.run(own, FEW)
     ran = 0
     for step in found:
         mine = pages.ours(step.words) if step.words else None
@@ -216,7 +219,7 @@ def test_photographs_are_relit_as_the_pages_say(name, photos):
             continue
         if "estimate" in step.words or (name == "README.md" and mine is not None and mine[0] == "report"):
             continue
-        pages.run(step, photos, {"predict": ["--trainer.accelerator=cpu"]})
+        pages.run(step, {"predict": ["--trainer.accelerator=cpu"]})
         ran += 1
     assert ran >= {"README.md": 3, "docs/index.md": 1}.get(name, 14)
     assert (photos / "photo_E_3500K.jpg").is_file()
