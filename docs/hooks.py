@@ -48,13 +48,17 @@ def commands() -> str:
     from ltnet_pl.bench import BENCHES
     from ltnet_pl.cli import COMMANDS
 
-    parts = [f"```text\n{printed('--help')}\n```"]
+    parts = [
+        "\n".join(["| command | |", "| --- | --- |", *(f"| [{key}](#{key}) | {of.summary} |" for key, of in COMMANDS.items())])
+    ]
     for name, command in COMMANDS.items():
         parts += [f"## {name}", command.summary]
         if name in SAME_FLAGS:
             parts.append("Its flags are those of [fit](#fit), but for what belongs to training alone.")
         else:
-            parts.append(f"```text\n{printed(name, '--help')}\n```")
+            text = printed(name, "--help")
+            # a screen of flags without a word of explanation, all of which come again below
+            parts.append(f"```text\n{text.partition(chr(10) * 2)[2] if name == 'fit' else text}\n```")
         if name == "bench":
             for part, summary in BENCHES.items():
                 parts += [f"### bench {part}", summary, f"```text\n{printed(name, part, '--help')}\n```"]
@@ -66,7 +70,7 @@ def printed(*args: str) -> str:
     from ltnet_pl.cli import main
 
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "110"
+    os.environ["COLUMNS"] = "84"
     text = io.StringIO()
     try:
         with redirect_stdout(text):
