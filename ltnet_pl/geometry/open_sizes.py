@@ -7,6 +7,7 @@ of the exported graph. Everywhere else lengths are plain numbers and nothing her
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -26,14 +27,20 @@ def number(length: int | float) -> Tensor:
 def length(value: Tensor, least: int, most: int | None = None) -> int:
     """A whole number out of a tensor without axes, as an open length between the bounds that the caller knows it to be within."""
     found = cast(int, value.to(torch.int64).item())
-    torch._check(found >= least)  # type: ignore[no-untyped-call]
+    check: Callable[[bool], None] = torch._check
+    check(found >= least)
     if most is not None:
-        torch._check(found <= most)  # type: ignore[no-untyped-call]
+        check(found <= most)
     return found
+
+
+def longest(*lengths: int) -> Tensor:
+    """The longest of open lengths."""
+    return torch.stack([number(length) for length in lengths]).amax(dim=0)
 
 
 def open_size_within(size: tuple[int, int], longer: int, least: int) -> tuple[int, int]:
     """`size_within` of an open size; no side may be below the least."""
-    scale = (longer / number(torch.sym_max(*size))).clamp(max=1)  # type: ignore[no-untyped-call]
+    scale = (longer / longest(*size)).clamp(max=1)
     height, width = (length((number(side) * scale).round().clamp(min=least), least, longer) for side in size)
     return height, width

@@ -165,7 +165,7 @@ def size_within(size: Sequence[int], longer: int, least: int = 1) -> tuple[int, 
 
 def working(x: Tensor) -> Tensor:
     """What is computed in: float64 for float64, else float32."""
-    return x if x.dtype == torch.float64 else x.float()
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def check(depth: Tensor, camera: Tensor) -> None:

@@ -1,0 +1,226 @@
+"""The command `export`: a trained network to one file."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ltnet_pl import InputError, __version__
+from ltnet_pl.experiment import read_checkpoint
+from ltnet_pl.export.check import Difference, compare, refuse
+from ltnet_pl.export.operators import simplify, translations
+from ltnet_pl.export.plain import KINDS, LARGEST, SMALLEST, LightKind, Plain, example
+from ltnet_pl.files import atomic_write
+from ltnet_pl.nets.fields import BilateralField
+from ltnet_pl.weights import checkpoint_of, load_net, save_weights, spec_of
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+FileKind = Literal["onnx", "torch", "safetensors"]
+
+OPSETS = (18, 23)
+"""Versions of ONNX's operators that can be asked for."""
+
+SLICED = 20
+"""The first of them that looks up in three dimensions, as the bilateral field does."""
+
+TRACED = (200, 136)
+"""Height and width of the image that is traced; any other would give the same graph."""
+
+
+def export(
+    run: str,
+    out: str,
+    to: FileKind = "onnx",
+    light: LightKind = "direct",
+    opset: int = 20,
+    half: bool = False,
+    verify: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """Write a trained network as one file that runs elsewhere, or as weights that can run no code.
+
+    ONNX and torch.export files take an image of any size; they are compared with the network at several sizes before they are
+    written. Tracing takes some minutes.
+
+    Args:
+        run: Run folder (its best checkpoint, else its last) or a checkpoint.
+        out: File to write.
+        to: onnx; torch: a .pt2 file of torch.export; safetensors: weights, class and settings.
+        light: How a file is told the wanted light: direct (azimuth and kelvin) or guide (an image).
+        opset: Version of ONNX's operators, 18 to 23; the bilateral field needs 20.
+        half: Store safetensors in 16 bits; they are read as 32.
+        verify: Compare the file with the network, and refuse to write one that differs.
+        overwrite: Replace OUT where it exists.
+
+    Raises:
+        InputError: If a flag, the run or the place to write to is wrong, or the file differs from the network.
+    """
+    path = Path(out)
+    _check_flags(path, to, light, opset, half, overwrite)
+    if light not in KINDS:
+        raise InputError(f"--light is {light!r}; expected one of {', '.join(get_args(LightKind))}: correct it")
+    checkpoint = checkpoint_of(run)
+    net = load_net(checkpoint)
+    if to == "safetensors":
+        save_weights(path, net, spec_of(checkpoint, read_checkpoint(checkpoint)), half)
+        _say(path)
+        return
+    plain = KINDS[light](net)
+    if to == "onnx" and opset < SLICED and isinstance(plain.net.field, BilateralField):
+        raise InputError(f"--opset is {opset}, and the bilateral field needs {SLICED}; expected {SLICED} or more: raise it")
+    begun = time.monotonic()
+    print(f"tracing {type(net).__name__} for sides of {SMALLEST} to {LARGEST} pixels; this takes some minutes", flush=True)
+    with _quiet():
+        program = trace(plain, light)
+        print(f"traced in {time.monotonic() - begun:.0f} s", flush=True)
+        content = onnx_file(plain, program, light, opset, verify, out) if to == "onnx" else None
+    if content is None:
+        if verify:
+            module = program.module()
+            refuse(out, compare(plain, lambda inputs: module(*inputs), partial(example, light)))
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer, extra_files={"ltnet_pl.txt": _about(plain, light)["ltnet_pl"]})
+        content = buffer.getvalue()
+    with atomic_write(path) as file:
+        file.write(content)
+    _say(path)
+
+
+def trace(plain: Plain, light: LightKind) -> ExportedProgram:
+    """A wrapped network as torch.export's program, open in height and width (of the guide too)."""
+    sides = {
+        name: torch.export.Dim(name, min=SMALLEST, max=LARGEST) for name in ("height", "width", "guide_height", "guide_width")
+    }
+    image, guide = ({2: sides[f"{which}height"], 3: sides[f"{which}width"]} for which in ("", "guide_"))
+    shapes = {"image": image, "depth": image, "guide": guide, "guide_depth": guide, "light": None, "present": None}
+    with torch.no_grad():
+        return torch.export.export(
+            plain,
+            example(light, TRACED),
+            dynamic_shapes={name: shapes[name] for name in plain.names},
+            strict=False,
+            # what holds for all sizes but cannot be proven (an odd side halved and doubled is as long) is checked at run time
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+def onnx_file(plain: Plain, program: ExportedProgram, light: LightKind, opset: int, verify: bool, out: str) -> bytes:
+    """An ONNX file of a traced network.
+
+    Raises:
+        InputError: If it differs from the network.
+    """
+    import onnx
+
+    made = torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        opset_version=opset,
+        custom_translation_table=translations(),
+        input_names=list(plain.names),
+        output_names=["relit"],
+        optimize=False,
+        verbose=False,
+    )
+    assert made is not None  # it is None for the old exporter alone
+    simplify(made.model)
+    model = made.model_proto
+    # an input with a value is one that may be left out
+    if not plain.net.told:
+        unknown = onnx.numpy_helper.from_array(torch.full((1, 2), torch.nan).numpy(), "present")
+        model.graph.initializer.append(unknown)
+    about = _about(plain, light) | {"opset": str(opset)}
+    print(f"ONNX with operators of version {opset}; {len(model.graph.node)} of them", flush=True)
+    if verify:
+        found = compare(plain, _runner(model.SerializeToString(), plain.names), partial(example, light))
+        refuse(out, found)
+        about |= _measured(found)
+    onnx.helper.set_model_props(model, about)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _runner(content: bytes, names: tuple[str, ...]) -> Any:
+    """What runs an ONNX file with onnxruntime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(inputs: tuple[Tensor, ...]) -> Tensor:
+        (relit,) = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
+        return torch.from_numpy(relit)
+
+    return run
+
+
+def _about(plain: Plain, light: LightKind) -> dict[str, str]:
+    """What a file says of itself."""
+    return {
+        "ltnet_pl": __version__,
+        "net": type(plain.net).__name__,
+        "light": light,
+        "inputs": ", ".join(plain.names),
+        "sides": f"{SMALLEST}-{LARGEST} pixels",
+    }
+
+
+def _measured(found: list[Difference]) -> dict[str, str]:
+    """How far the file is from the network."""
+    return {
+        "checked_sizes": ", ".join(f"{height}x{width}" for height, width in (one.size for one in found)),
+        "largest_difference": f"{max(one.most for one in found):.2e}",
+        "mean_difference": f"{max(one.mean for one in found):.2e}",
+    }
+
+
+def _check_flags(path: Path, to: str, light: str, opset: int, half: bool, overwrite: bool) -> None:
+    """Refuse what cannot be done before minutes are spent on it."""
+    if to not in get_args(FileKind):
+        raise InputError(f"--to is {to!r}; expected one of {', '.join(get_args(FileKind))}: correct it")
+    if half and to != "safetensors":
+        raise InputError(f"--half is for --to safetensors, and --to is {to}; expected one without the other: leave --half out")
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise InputError(f"--opset is {opset}; expected {OPSETS[0]} to {OPSETS[1]}: correct it")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected the name of a file to write: name one in it")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; expected a new name: choose another, or give --overwrite true")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder {path.parent} does not exist; create it first")
+    for name in ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ():
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"--to onnx needs {name}, which is not installed: pip install 'ltnet_pl[export]'")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporters say that concerns nobody here."""
+    registry = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registry.level
+    registry.setLevel(logging.ERROR)  # that torchvision's operators are missing
+    try:
+        with warnings.catch_warnings():
+            # torch 2.13 about itself
+            warnings.filterwarnings("ignore", ".isinstance.treespec, LeafSpec.. is deprecated", FutureWarning)
+            yield
+    finally:
+        registry.setLevel(level)
+
+
+def _say(path: Path) -> None:
+    """Where the file is, and how large."""
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
