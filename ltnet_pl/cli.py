@@ -36,6 +36,7 @@ COMMANDS = {
     "fit-rig": Command("ltnet_pl.rig_fit:fit_rig", "Find where the lights of a set stand, and its cameras."),
     "sweep": Command("ltnet_pl.sweep:sweep", "Run the trials of a sweep's YAML on this machine, without a server."),
     "report": Command("ltnet_pl.report:report", "Turn tested runs into a table and one HTML page."),
+    "demo": Command("ltnet_pl.demo:demo", "Turn a photograph's light by hand, on a page in the browser."),
     "bench": Command("ltnet_pl.bench:bench", "Compare methods: quality, speed, looks, turning, sizes, photos, real, ddp, data."),
 }
 
