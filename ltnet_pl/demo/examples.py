@@ -1,6 +1,7 @@
 """The pictures that come with the page, and how they were made.
 
-``python -m ltnet_pl.demo.examples SET`` makes them anew, out of a set of ``python -m ltnet_pl render SET --size 384 --seed 5``.
+``python -m ltnet_pl.demo.examples SET`` makes them anew, out of the set that
+``python -m ltnet_pl render SET --scenes 4 --size 384 --seed 5 --variant llvm_ad_rgb`` renders.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from PIL import Image
 
 FOLDER = Path(__file__).parent / "examples"
 
-CHOSEN = {"courtyard": ("Image001", "4500_W"), "stones": ("Image000", "5500_E")}
+CHOSEN = {"courtyard": ("Image001", "4500_W"), "room": ("Image002", "5500_E"), "things": ("Image003", "5500_S")}
 """Scene and light of each, by the name that it is given."""
 
-DEPTH_SIDE, DEPTH_STEP = 256, 8
+DEPTH_SIDE, DEPTH_STEP = 384, 4
 """Pixels along a side of the stored depth, and its step: all of 384 pixels and 16 bits would pack into 125 KB, this into 50."""
 
 

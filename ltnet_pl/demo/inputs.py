@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,14 @@ class Readers:
         read_photo: A file to a dataclass with ``pixels``, ``(H, W, 3)`` uint8 or uint16.
         write_photo: A path and such a dataclass to a file.
         read_depth: A file, the photograph's height and width, and whether larger is nearer in it, to ``(h, w)`` float32.
+        write_turn: A path and frames, ``(H, W, 3)`` uint8, to a moving picture.
         estimate: Pixels to depth; None: it cannot be estimated here.
     """
 
     read_photo: Callable[[Path], Any]
     write_photo: Callable[[Path, Any], None]
     read_depth: Callable[[Path, tuple[int, int], bool], Depth]
+    write_turn: Callable[[Path, list[NDArray[np.uint8]]], None]
     estimate: Callable[[Pixels], Depth] | None = None
 
 
@@ -39,6 +40,9 @@ def readers(depth_model: str | None = None, device: str = "cpu") -> Readers:
     Args:
         depth_model: What depth is estimated with; None: nothing.
         device: Where it is estimated.
+
+    Raises:
+        InputError: If the model cannot be loaded.
     """
     photo: Any = importlib.import_module("ltnet_pl.photo")
 
@@ -46,8 +50,5 @@ def readers(depth_model: str | None = None, device: str = "cpu") -> Readers:
         depth: Depth = photo.read_depth(path, size, inverse=inverse)
         return depth
 
-    def estimate(pixels: Pixels) -> Depth:
-        depth: Depth = photo.estimate_depth(pixels, depth_model, device)
-        return depth
-
-    return Readers(photo.read_photo, photo.write_photo, read_depth, None if depth_model is None else estimate)
+    estimate = None if depth_model is None else photo.DepthEstimator(depth_model, device)
+    return Readers(photo.read_photo, photo.write_photo, read_depth, photo.write_orbit, estimate)

@@ -17,7 +17,7 @@ import torch
 from ltnet_pl import InputError
 from ltnet_pl.demo.examples import FOLDER, examples
 from ltnet_pl.demo.inputs import Readers
-from ltnet_pl.demo.studio import FRAMES, FROM, NO_ESTIMATE, Picture, Studio, Wanted, eight_bit, light_from, said, usual_elevation
+from ltnet_pl.demo.studio import FRAMES, FROM, NO_ESTIMATE, Picture, Studio, Wanted, light_from, said, usual_elevation
 from ltnet_pl.light import DIRECTIONS, planckian, to_display
 from ltnet_pl.relight import Relighter
 
@@ -54,6 +54,7 @@ def build(relighter: Relighter, readers: Readers, folder: Path, **bounds: Any) -
     os.environ["GRADIO_TEMP_DIR"] = str(folder.resolve())
     gr.set_static_paths([FOLDER])
     studio = Studio(relighter, readers, folder, **bounds)
+    page: gr.Blocks
     with gr.Blocks(title="Relight a photograph", analytics_enabled=False) as page:
         _Page(studio).draw(page)
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
@@ -112,6 +113,15 @@ class _Page:
                 self._draw_result()
             with gr.Column(elem_id="light"):
                 self._draw_light()
+            with gr.Column(elem_id="turn"):
+                self.turning = gr.Image(
+                    label="The light turns once around",
+                    type="filepath",
+                    interactive=False,
+                    visible=False,
+                    buttons=["download"],
+                    elem_id="turning",
+                )
         self._connect(page)
 
     def _draw_photo(self) -> None:
@@ -146,27 +156,15 @@ class _Page:
             show_label=True,
             interactive=False,
             visible=False,
-            max_height=560,
+            max_height=620,
             buttons=["fullscreen"],
             elem_id="before_after",
         )
         self.said = gr.Markdown("", elem_id="said")
-        with gr.Row(visible=False) as self.actions:
-            self.render = gr.Button("Make it in full size", variant="primary", min_width=140, elem_id="render")
-            self.orbit = gr.Button("Turn the light once around", min_width=140, elem_id="orbit")
-        self.download = gr.DownloadButton("Download", visible=False, variant="primary", elem_id="download")
-        self.turning = gr.Image(
-            label="The light turns once around",
-            type="filepath",
-            interactive=False,
-            visible=False,
-            buttons=["download"],
-            elem_id="turning",
-        )
 
     def _draw_light(self) -> None:
         with gr.Tabs():
-            with gr.Tab("Set the light") as self.by_hand_tab:
+            with gr.Tab("By hand") as self.by_hand_tab:
                 self.dial = gr.HTML(
                     90,
                     html_template=(HERE / "dial.html").read_text(encoding="utf-8"),
@@ -193,13 +191,17 @@ class _Page:
                     )
                     self.ambient = gr.Slider(0, 100, 0, step=5, label="Light from everywhere, in percent (softens shadows)")
                     self.strength = gr.Slider(0, 100, 100, step=5, label="Strength of the change, in percent")
-            with gr.Tab("Take it from another picture") as self.by_guide_tab:
+            with gr.Tab("From another picture") as self.by_guide_tab:
                 gr.Markdown("The light of this picture is read, and yours is shown in it.")
                 self.guide = gr.File(
                     label="Picture whose light you want", file_types=[".png", ".jpg", ".jpeg"], height=150, elem_id="guide"
                 )
                 self.guide_seen = gr.Image(label="Its light is taken", interactive=False, visible=False, height=180, buttons=[])
                 self.guide_said = gr.Markdown("", elem_id="guide_said")
+        with gr.Row(visible=False) as self.actions:
+            self.render = gr.Button("Make full size", variant="primary", min_width=140, elem_id="render")
+            self.orbit = gr.Button("Turn once around", min_width=140, elem_id="orbit")
+        self.download = gr.DownloadButton("Download", visible=False, variant="primary", elem_id="download")
         self.controls = [self.azimuth, self.temperature, self.elevation, self.ambient, self.strength]
 
     def _connect(self, page: gr.Blocks) -> None:
@@ -277,7 +279,7 @@ class _Page:
     def on_guide(self, picture: Picture | None, *asked: Any) -> tuple[Any, ...]:
         guide = Path(asked[-1])
         read = self.studio.light_of(guide)
-        seen = gr.Image(eight_bit(self.studio.guide_picture(guide)), visible=True)
+        seen = gr.Image(self.studio.guide_picture(guide), visible=True)
         text = f"Its light comes {said(read)}, as far as can be read from it."
         wanted = self._wanted(*asked)
         relit = (gr.skip(),) * 3 if picture is None or wanted is None else self._relit(picture, wanted)
@@ -295,7 +297,7 @@ class _Page:
         return gr.DownloadButton(f"Download {path.name} ({megabytes:.1f} MB)", value=path, visible=True), "Ready in full size."
 
     def on_orbit(self, picture: Picture | None, progress: gr.Progress = PROGRESS, *asked: Any) -> tuple[Any, ...]:
-        light = light_from(*asked[:4], self.usual)
+        light = light_from(*asked[:4], usual=self.usual)
         path = self.studio.turn(_chosen(picture), light, lambda done: progress((done, FRAMES), desc="Turning the light"))
         return gr.Image(str(path), visible=True), "One turn of the light, in preview size."
 
@@ -303,7 +305,7 @@ class _Page:
         *light, strength, by_guide, guide = asked
         if by_guide and guide is None:
             return None
-        return Wanted(light_from(*light, self.usual), Path(guide) if by_guide else None, strength / 100)
+        return Wanted(light_from(*light, usual=self.usual), Path(guide) if by_guide else None, strength / 100)
 
     def _show(self, picture: Picture, *asked: Any) -> tuple[Any, ...]:
         ready = self.studio.ready(picture)
@@ -314,8 +316,10 @@ class _Page:
             depth_said = "**Estimated from the photograph.** Shadows are as good as this guess."
         else:
             depth_said = f"**From a file** ({html.escape(picture.depth.name)})."
+        for note in ready.notes:
+            gr.Warning(html.escape(note), duration=15, title="A remark")
         depth_seen = gr.Image(ready.depth, visible=ready.depth is not None)
-        wanted = self._wanted(*asked) or Wanted(light_from(*asked[:4], self.usual))
+        wanted = self._wanted(*asked) or Wanted(light_from(*asked[:4], usual=self.usual))
         result, download, text = self._relit(picture, wanted, first=True)
         return (
             picture, depth_said, depth_seen, gr.HTML(present=round(present.azimuth) % 360), gr.HTML(visible=False), result,
@@ -323,8 +327,7 @@ class _Page:
         )  # fmt: skip
 
     def _relit(self, picture: Picture, wanted: Wanted, first: bool = False) -> tuple[Any, ...]:
-        before, after = self.studio.preview(picture, wanted)
-        pair = (eight_bit(before), eight_bit(after))
+        pair = self.studio.preview(picture, wanted)
         present = self.studio.ready(picture).prepared.present
         lit = "Lit as that picture is" if wanted.guide else f"Lit {said(wanted.light)}"
         flat = " No depth, so no shadows." if picture.depth is None else ""

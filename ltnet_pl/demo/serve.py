@@ -26,14 +26,16 @@ def demo(
 ) -> None:
     """Show a page in the browser on which a photograph's light is turned by hand.
 
-    It runs until Ctrl-C, asks no other machine for anything, and keeps uploads in a temporary folder that goes when it ends.
+    It runs until Ctrl-C, asks no other machine for anything (but for a --depth_model that must be fetched), and keeps uploads in
+    a temporary folder that goes when it ends.
 
     Args:
         port: Port to listen on, 1 to 65535.
         host: Address to listen on; with 127.0.0.1 no other machine reaches the page, with 0.0.0.0 all do, without a password.
         weights: Run folder, checkpoint, or safetensors file; by default the weights in the package.
         device: Where to compute, e.g. cpu or cuda.
-        depth_model: What depth is estimated with, where a picture comes without (needs the extra photo).
+        depth_model: Model that estimates depth where a picture comes without (needs the extra photo): a folder, or a name on the
+            Hugging Face Hub, from where it is fetched once; by default none.
         max_mb: Size in MiB that an upload may have.
         max_megapixels: Pixels that a photograph may have, in millions.
         open_browser: Whether to open the page in this machine's browser.
@@ -112,7 +114,6 @@ def serve(page: Any, host: str, port: int, max_mb: float, open_browser: bool = F
 def quiet() -> None:
     """Keep Gradio from asking any other machine for anything; before it is imported."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["GRADIO_SHARE"] = "False"
 
 

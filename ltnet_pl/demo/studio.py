@@ -25,6 +25,8 @@ from ltnet_pl.geometry import size_within
 from ltnet_pl.light import Light, direction_of
 from ltnet_pl.relight import Prepared, Relighter
 
+Preview = NDArray[np.uint8]
+
 PREVIEW = 512
 """Longer side in pixels of what follows the light by hand."""
 
@@ -97,15 +99,12 @@ class Ready:
     Args:
         prepared: The preview, for the network.
         depth: Its depth as a picture, near is bright; None: flat.
+        notes: What the readers of its files warn of.
     """
 
     prepared: Prepared
-    depth: NDArray[np.uint8] | None
-
-    @property
-    def before(self) -> Pixels:
-        """The preview as it came."""
-        return self.prepared.image
+    depth: Preview | None
+    notes: tuple[str, ...]
 
 
 class Studio:
@@ -180,7 +179,7 @@ class Studio:
         with self._named(*_paths(picture)), self._one:
             return self._prepare(picture)
 
-    def preview(self, picture: Picture, wanted: Wanted) -> tuple[Pixels, Pixels]:
+    def preview(self, picture: Picture, wanted: Wanted) -> tuple[Preview, Preview]:
         """The preview before and after.
 
         Raises:
@@ -188,7 +187,8 @@ class Studio:
         """
         with self._named(*_paths(picture), wanted.guide), self._one:
             prepared = self._prepare(picture).prepared
-            return prepared.image, self._relit(prepared, wanted)
+            before, after = prepared.image, self._relit(prepared, wanted)
+            return before.astype(np.uint8, copy=False), after.astype(np.uint8, copy=False)
 
     def full(self, picture: Picture, wanted: Wanted) -> Path:
         """The photograph at its own size and bit depth under another light, as a PNG.
@@ -220,10 +220,10 @@ class Studio:
         for index in range(FRAMES):
             turned = replace(light, azimuth=light.azimuth + 360 * index / FRAMES)
             # each frame takes its place in the line, so that others' hands on the light do not wait for the whole turn
-            frames.append(Image.fromarray(eight_bit(self.preview(picture, Wanted(turned))[1])))
+            frames.append(self.preview(picture, Wanted(turned))[1])
             progress(index + 1)
         path = self._new(picture.photo.stem, "turn", ".webp")
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0, quality=80, method=2)
+        self.readers.write_turn(path, frames)
         self._tidy()
         return path
 
@@ -236,7 +236,7 @@ class Studio:
         with self._named(guide), self._one:
             return self.relighter.read(self._guide(guide))
 
-    def guide_picture(self, guide: Path) -> Pixels:
+    def guide_picture(self, guide: Path) -> Preview:
         """A guide image, small enough to be shown.
 
         Raises:
@@ -256,11 +256,14 @@ class Studio:
             # room first, so that there are never more than `kept`
             while len(self._ready) >= self.kept:
                 self._ready.popitem(last=False)
-            photo = self._photo(picture.photo)
-            depth = self._depth(picture, photo.pixels.shape[:2])
-            small = _within(photo.pixels, self.preview_side)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                photo = self._photo(picture.photo)
+                depth = self._depth(picture, photo.pixels.shape[:2])
+            notes = tuple(_renamed(str(warning.message), *_paths(picture)) for warning in caught)
+            small = self._small(photo.pixels)
             seen = None if depth is None else depth_picture(_within(depth, self.preview_side, cv2.INTER_NEAREST))
-            known = Ready(self.relighter.prepare(small, depth), seen)
+            known = Ready(self.relighter.prepare(small, depth), seen, notes)
             self._ready[picture] = known
         self._ready.move_to_end(picture)
         return known
@@ -270,8 +273,13 @@ class Studio:
             return prepared.relight(wanted.light, wanted.strength)
         return prepared.relight_by(self._guide(wanted.guide), None, wanted.strength)
 
-    def _guide(self, path: Path) -> Pixels:
-        return _within(self._photo(path).pixels, self.preview_side)
+    def _guide(self, path: Path) -> Preview:
+        return self._small(self._photo(path).pixels)
+
+    def _small(self, pixels: Pixels) -> Preview:
+        """For the screen: few pixels, of 8 bits."""
+        small: Pixels = _within(pixels, self.preview_side)
+        return np.round(small / (1 if small.dtype == np.uint8 else 257)).astype(np.uint8)
 
     def _photo(self, path: Path) -> Any:
         if not self._here(path):
@@ -340,10 +348,7 @@ class Studio:
         try:
             yield
         except InputError as error:
-            text = str(error)
-            for path in filter(None, paths):
-                text = text.replace(str(path), path.name)
-            raise InputError(text) from error
+            raise InputError(_renamed(str(error), *paths)) from error
 
 
 NO_ESTIMATE = (
@@ -352,7 +357,7 @@ NO_ESTIMATE = (
 )
 
 
-def light_from(azimuth: float, temperature: float, elevation: float, ambient: float, usual: float) -> Light:
+def light_from(azimuth: float, temperature: float, elevation: float, ambient: float, *, usual: float) -> Light:
     """The light that the page's controls say.
 
     Args:
@@ -384,7 +389,7 @@ def said(light: Light) -> str:
     return f"{FROM[point]} ({point}), {round(light.temperature, -2):.0f} K"
 
 
-def depth_picture(depth: Depth) -> NDArray[np.uint8]:
+def depth_picture(depth: Depth) -> Preview:
     """A depth as a grey picture: near is bright, and background, which has none, is black."""
     near = np.zeros_like(depth)
     inside = depth > 0
@@ -396,13 +401,14 @@ def depth_picture(depth: Depth) -> NDArray[np.uint8]:
     return np.where(inside, np.round(35 + 220 * grey), 0).astype(np.uint8)
 
 
-def eight_bit(pixels: Pixels) -> NDArray[np.uint8]:
-    """Pixels for the screen."""
-    return pixels if pixels.dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
 def _paths(picture: Picture) -> tuple[Path, Path | None]:
     return picture.photo, picture.depth
+
+
+def _renamed(text: str, *paths: Path | None) -> str:
+    for path in filter(None, paths):
+        text = text.replace(str(path), path.name)
+    return text
 
 
 def _within(array: Any, side: int, how: int = cv2.INTER_AREA) -> Any:
