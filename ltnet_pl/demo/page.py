@@ -125,7 +125,9 @@ class _Page:
         self._connect(page)
 
     def _draw_photo(self) -> None:
-        self.photo = gr.File(label="Your photograph (PNG or JPEG)", file_types=[".png", ".jpg", ".jpeg"], height=150)
+        self.photo = gr.File(
+            label="Your photograph (PNG or JPEG)", file_types=[".png", ".jpg", ".jpeg"], height=150, elem_id="photo_file"
+        )
         self.gallery = gr.Gallery(
             [str(example.photo) for example in self.examples],
             label="Or an example",

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,10 @@ def serve(page: Any, host: str, port: int, max_mb: float, open_browser: bool = F
 
 
 def quiet() -> None:
-    """Keep Gradio from asking any other machine for anything; before it is imported."""
+    """Keep Gradio from asking any other machine for anything, and from a remark on itself; before it is imported."""
+    # Gradio 6.31 against pandas 3, when it counts how long requests wait
+    warnings.filterwarnings("ignore", "'future.no_silent_downcasting' is deprecated", module="gradio")
+    warnings.filterwarnings("ignore", "The copy keyword is deprecated", module="gradio")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_SHARE"] = "False"
 
