@@ -34,6 +34,7 @@ COMMANDS = {
     "render": Command("ltnet_pl.render:render", "Render a data set of physically based scenes in VIDIT's layout."),
     "cache": Command("ltnet_pl.cache:cache", "Decode and resize a set once, into arrays that training maps from disk."),
     "fit-rig": Command("ltnet_pl.rig_fit:fit_rig", "Find where the lights of a set stand, and its cameras."),
+    "export": Command("ltnet_pl.export:export", "Write a trained network as one file: ONNX, torch.export, or weights alone."),
     "sweep": Command("ltnet_pl.sweep:sweep", "Run the trials of a sweep's YAML on this machine, without a server."),
     "report": Command("ltnet_pl.report:report", "Turn tested runs into a table and one HTML page."),
     "demo": Command("ltnet_pl.demo:demo", "Turn a photograph's light by hand, on a page in the browser."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
@@ -150,8 +151,11 @@ def load_weights(path: str | Path) -> nn.Module:
 def _check_ours(path: str, spec: Spec) -> None:
     """Refuse classes from elsewhere: importing one would run its code."""
     name = spec.get("class_path")
-    if not (isinstance(name, str) and name.startswith(_OURS)):
+    # one module below at most: further names would be what these modules import themselves
+    if not (isinstance(name, str) and re.fullmatch(re.escape(_OURS) + r"(\w+\.)?\w+", name)):
         raise InputError(f"{path}: holds a network of class {name}; expected one of {_OURS.rstrip('.')}: it runs no other code")
+    if '"class_path"' in json.dumps(spec.get("init_args"), default=vars):
+        raise InputError(f"{path}: the settings of its network name a class; expected plain values: it runs no other code")
 
 
 def _built(path: Path, spec: Spec, remedy: str) -> nn.Module:

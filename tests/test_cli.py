@@ -223,6 +223,7 @@ def test_table_matches_the_real_parsers(name, capsys):
         "fit-rig": "--out",
         "cache": "--verify",
         "sweep": "--slots",
+        "export": "--opset",
     }
     assert flags[name] in out
 

@@ -102,7 +102,9 @@ KINDS: dict[LightKind, type[Plain]] = {"direct": Direct, "guide": Guided}
 """The function of each kind of light."""
 
 
-def example(kind: LightKind, size: tuple[int, int], guide: tuple[int, int] = (72, 104)) -> tuple[Tensor, ...]:
+def example(
+    kind: LightKind, size: tuple[int, int], guide: tuple[int, int] = (72, 104), known: bool = False
+) -> tuple[Tensor, ...]:
     """Inputs of a wrapped network: a made scene, in which whatever branches has something to branch on.
 
     A ground that recedes below a sky, with two boxes on it, lit from the right, under light grain.
@@ -111,9 +113,10 @@ def example(kind: LightKind, size: tuple[int, int], guide: tuple[int, int] = (72
         kind: Kind of light.
         size: Height and width of the image.
         guide: Those of the guide.
+        known: Whether the present light is given.
     """
     image, depth = _scene(*size)
-    present = torch.full((1, 2), math.nan)
+    present = torch.tensor([[40.0, 5600.0]]) if known else torch.full((1, 2), math.nan)
     if kind == "guide":
         return image, depth, *_scene(*guide), present
     return image, depth, torch.tensor([[250.0, 3800.0]]), present

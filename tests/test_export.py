@@ -1,0 +1,215 @@
+"""Export: sizes left open, ONNX forms of single functions, flags and refusals. Whole networks: see test_export_files.py."""
+
+import onnxruntime
+import pytest
+import torch
+from nets_small import SMALL, awake, checkpoint
+from torch import nn
+from torch.nn import functional
+
+from ltnet_pl import InputError
+from ltnet_pl.cli import main
+from ltnet_pl.export import Direct, Guided, check, job
+from ltnet_pl.export.operators import simplify, translations
+from ltnet_pl.export.plain import example
+from ltnet_pl.geometry import normals_from_depth, resampled, shadows, size_within, unproject, visibility
+from ltnet_pl.nets import LTNet, UNet
+from ltnet_pl.nets.areas import reduced
+from ltnet_pl.weights import load_run, load_weights
+
+SIZES = ((40, 52), (65, 33), (192, 101), (96, 96), (33, 700))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with a small network that nobody trained; read only."""
+    folder = tmp_path_factory.mktemp("export") / "run"
+    checkpoint(awake(LTNet(**SMALL)), SMALL, folder / "checkpoints" / "best.ckpt")
+    return folder
+
+
+def traced(function):
+    """A function of one image as a program that is open in height and width."""
+
+    class Module(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    sides = {2: torch.export.Dim("height", min=32, max=4096), 3: torch.export.Dim("width", min=32, max=4096)}
+    return torch.export.export(Module(), (torch.rand(1, 2, 200, 136),), dynamic_shapes={"x": sides}, strict=False)
+
+
+def test_open_sizes_are_those_of_numbers():
+    """All reductions, with every rounding that Python does, also where a half is rounded to even."""
+
+    def sizes(x):
+        return [x.new_zeros(size_within(x.shape[-2:], longer, least=8)) for longer in (16, 48, 64, 96)]
+
+    program = traced(sizes).module()
+    for height in (32, 50, 96, 101, 130, 191, 333, 1023):
+        for width in (32, 77, 96, 100, 192, 256, 1024):
+            x = torch.zeros(1, 2, height, width)
+            assert [y.shape for y in program(x)] == [y.shape for y in sizes(x)], (height, width)
+
+
+def test_means_over_areas_of_an_open_size():
+    def areas(x):
+        return reduced(x, size_within(x.shape[-2:], 32))
+
+    program = traced(areas).module()
+    for size in SIZES:
+        x = torch.rand(1, 2, *size)
+        wanted = functional.interpolate(x, size=size_within(size, 32), mode="area")
+        torch.testing.assert_close(areas(x), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(program(x), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [5, 16, 40])
+def test_steps_of_a_march_taken_together(steps, monkeypatch):
+    """As an export takes them; the shadows are the same to the bit."""
+    _, depth = example("direct", (60, 80))[:2]
+    camera, light = torch.tensor([[50.0, 35.0]]), torch.tensor([[1.0, 0.5, -0.6]])
+    given = (unproject(depth, camera), normals_from_depth(depth, camera), depth, light, camera)
+    one_by_one = visibility(*given, steps=steps)
+    monkeypatch.setattr(shadows, "is_open", lambda *lengths: True)
+    assert one_by_one.min() < 0.5
+    torch.testing.assert_close(visibility(*given, steps=steps), one_by_one, rtol=0, atol=0)
+
+
+def test_onnx_forms_of_what_the_exporter_lacks(quiet):
+    """Among them an addition far below 1e-8, which its optimiser would drop."""
+
+    def all_of_them(x):
+        open_number = torch.arange(x.shape[-1]) - (x.shape[-1] - 1) / 2
+        order = (x * 5).round().flatten().argsort(stable=True)
+        places = ((x > 0.8) * torch.arange(x.shape[-1])).cummax(dim=-1).values
+        kept = x * 0 / (x.clamp(max=0) + 1e-10)
+        return open_number, order, places, kept
+
+    program = traced(all_of_them)
+    made = torch.onnx.export(
+        program, (), dynamo=True, opset_version=20, custom_translation_table=translations(), optimize=False, verbose=False
+    )
+    simplify(made.model)
+    session = onnxruntime.InferenceSession(made.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for size in SIZES:
+        x = torch.rand(1, 2, *size)
+        for found, wanted in zip(session.run(None, {"x": x.numpy()}), all_of_them(x), strict=True):
+            torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=0, atol=0)
+
+
+@pytest.fixture
+def quiet():
+    with job._quiet():
+        yield
+
+
+@pytest.mark.parametrize("field", ["affine", "bilateral"])
+def test_plain_tensors_make_the_batch_of_predict(field):
+    net = awake(LTNet(field=field, **SMALL))
+    image, depth, light, present = example("direct", (100, 121))
+    batch = {"input": image, "depth": depth, "camera": torch.full((1, 2), torch.nan), "rig": torch.full((1, 2), torch.nan)}
+    batch |= {"frame_depth": resampled(depth, (79, 96)), "crop": torch.tensor([[0.0, 0.0, 1.0, 1.0]])}
+    batch |= {"input_light": present, "target_light": light}
+    with torch.no_grad():
+        wanted = net(batch)["relit"].clamp(0, 1)
+        torch.testing.assert_close(Direct(net)(image, depth, light, present), wanted, rtol=0, atol=0)
+        # a present light that is known changes what a network does that was tested on readings
+        assert not torch.equal(Direct(net)(image, depth, light, torch.tensor([[10.0, 6000.0]])), wanted)
+
+
+def test_a_guide_may_lack_depth():
+    net = Guided(awake(LTNet(**SMALL)))
+    image, depth, guide, guide_depth, present = example("guide", (64, 96))
+    with torch.no_grad():
+        with_depth, without = (net(image, depth, guide, d, present) for d in (guide_depth, torch.zeros_like(guide_depth)))
+    assert with_depth.isfinite().all()
+    assert without.isfinite().all()
+    assert not torch.equal(with_depth, without)
+
+
+def test_guides_need_a_light_stream():
+    with pytest.raises(InputError, match="--light guide needs a network that reads lights"):
+        Guided(LTNet(**SMALL, light="label", label_dropout=0.0))
+
+
+def test_other_networks_have_weights_alone():
+    with pytest.raises(InputError, match="the run holds UNet; expected an LTNet: use --to safetensors"):
+        Direct(UNet(widths=(4, 8)))
+
+
+@pytest.mark.parametrize("most", [0.5, float("nan")])
+def test_a_file_that_differs_is_refused(most):
+    with pytest.raises(InputError, match="is not written, since it differs from the network by"):
+        check.refuse("a.onnx", [check.Difference((96, 96), 1e-6, 1e-7), check.Difference((96, 128), most, 1e-7)])
+    check.refuse("a.onnx", [check.Difference((96, 96), 1e-6, 1e-7)])
+
+
+def test_nothing_is_left_of_a_refused_file(run, tmp_path, monkeypatch, capsys):
+    def differs(*_):
+        check.refuse("out.onnx", [check.Difference((96, 128), 0.3, 0.1)])
+
+    monkeypatch.setattr(job, "trace", lambda *_: None)
+    monkeypatch.setattr(job, "onnx_file", differs)
+    assert main(["export", str(run), str(tmp_path / "out.onnx")]) == 2
+    assert "out.onnx: is not written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_alone(half, run, tmp_path, capsys):
+    out = tmp_path / "net.safetensors"
+    assert main(["export", str(run), str(out), "--to", "safetensors", *(["--half"] if half else [])]) == 0
+    assert "net.safetensors: 0." in capsys.readouterr().out
+    image, depth, light, present = example("direct", (64, 80))
+    before, after = load_run(run), load_weights(out)
+    with torch.no_grad():
+        apart = (Direct(before)(image, depth, light, present) - Direct(after)(image, depth, light, present)).abs().max()
+    assert 0 < apart < 0.02 if half else apart == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--light", "sun"], "sun"),
+        (["--to", "jpeg"], "jpeg"),
+        (["--opset", "9"], "--opset is 9; expected 18 to 23"),
+        (["--half"], "--half is for --to safetensors, and --to is onnx"),
+    ],
+)
+def test_flags_that_are_refused(flags, message, run, tmp_path, capsys):
+    try:
+        status = main(["export", str(run), str(tmp_path / "out.onnx"), *flags])
+    except SystemExit as stop:  # the parser refuses a kind that it does not know
+        status = stop.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_are_refused(run, tmp_path, capsys):
+    def refused(out, *flags, source=run):
+        assert main(["export", str(source), str(out), *flags]) == 2
+        return capsys.readouterr().err
+
+    there = tmp_path / "there.onnx"
+    there.write_bytes(b"mine")
+    assert "there.onnx: exists already; expected a new name: choose another, or give --overwrite true" in refused(there)
+    assert there.read_bytes() == b"mine"
+    assert "is a folder; expected the name of a file to write" in refused(tmp_path)
+    assert "does not exist; create it first" in refused(tmp_path / "no" / "out.onnx")
+    assert "nowhere: there is no" in refused(tmp_path / "out.onnx", source=tmp_path / "nowhere")
+
+
+def test_bilateral_needs_a_late_opset(tmp_path, capsys):
+    folder = tmp_path / "run"
+    settings = {**SMALL, "field": "bilateral"}
+    checkpoint(awake(LTNet(**settings)), settings, folder / "checkpoints" / "last.ckpt")
+    assert main(["export", str(folder), str(tmp_path / "out.onnx"), "--opset", "18"]) == 2
+    assert "--opset is 18, and the bilateral field needs 20" in capsys.readouterr().err
+
+
+def test_missing_extra_is_named(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
+    assert main(["export", str(run), str(tmp_path / "out.onnx")]) == 2
+    assert "--to onnx needs onnx, which is not installed: pip install 'ltnet_pl[export]'" in capsys.readouterr().err
