@@ -19,7 +19,9 @@ distance = np.load(depth).astype(np.float32)
 if distance.shape != image.shape[:2]:
     raise SystemExit(f"{depth} is {distance.shape}, {photo} {image.shape[:2]} (height, width): resize one of them")
 
-session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3  # it warns of the input that is left out here: the photograph's own light, which is then read off it
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 (relit,) = session.run(
     None,
     {

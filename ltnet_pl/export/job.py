@@ -158,7 +158,9 @@ def _runner(content: bytes, names: tuple[str, ...]) -> Any:
     """What runs an ONNX file with onnxruntime."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of an input that may be left out
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(inputs: tuple[Tensor, ...]) -> Tensor:
         (relit,) = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})

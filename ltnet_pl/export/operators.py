@@ -22,6 +22,8 @@ def simplify(model: Any) -> None:
     for clean in (common.RemoveUnusedNodesPass, common.DeduplicateInitializersPass, common.CommonSubexpressionEliminationPass):
         clean()(model)
     common.RemoveUnusedNodesPass()(model)
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()  # where in our code it comes from: more than all weights of a small network
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

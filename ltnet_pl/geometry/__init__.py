@@ -14,7 +14,7 @@ normals are exact there, and a ray can be compared with the surface between two 
 """
 
 from ltnet_pl.geometry.lighting import Geometry, arriving, cues, irradiance, light_position, marched_points
-from ltnet_pl.geometry.open_sizes import is_open, length, number
+from ltnet_pl.geometry.open_sizes import forgotten, is_open, length, number
 from ltnet_pl.geometry.shadows import STEPS, visibility
 from ltnet_pl.geometry.surface import anchor, normals_from_depth, resampled, size_within, unproject
 
@@ -24,6 +24,7 @@ __all__ = (
     "anchor",
     "arriving",
     "cues",
+    "forgotten",
     "irradiance",
     "is_open",
     "length",

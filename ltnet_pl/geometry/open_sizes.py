@@ -39,6 +39,15 @@ def longest(*lengths: int) -> Tensor:
     return torch.stack([number(length) for length in lengths]).amax(dim=0)
 
 
+def forgotten(side: int) -> int:
+    """An open length as one that nothing is known of; a plain number as it is.
+
+    What is cut to an odd length is known to be cut, and what is cut to an even one is known not to be: a trace would take either
+    for a rule.
+    """
+    return length(number(side), 1) if is_open(side) else side
+
+
 def open_size_within(size: tuple[int, int], longer: int, least: int) -> tuple[int, int]:
     """`size_within` of an open size; no side may be below the least."""
     scale = (longer / longest(*size)).clamp(max=1)

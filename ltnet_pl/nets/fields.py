@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
+from ltnet_pl.geometry import forgotten
 from ltnet_pl.geometry.bands import by_bands
 from ltnet_pl.nets.blocks import zero_head
 
@@ -69,7 +70,7 @@ class Field(nn.Module):
         spread = functional.pixel_shuffle(self.spread(features), self.fold)
         height, width = image.shape[-2:]
         if window is None:
-            spread = spread[..., :height, :width]
+            spread = spread[..., : forgotten(height), : forgotten(width)]
         else:
             # what tells a feature's own pixels apart belongs to them alone: between other pixels it would be a grid
             spread = windowed(functional.avg_pool2d(spread, self.fold), (height, width), window)
