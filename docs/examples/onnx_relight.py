@@ -20,7 +20,9 @@ if distance.shape != image.shape[:2]:
     raise SystemExit(f"{depth} is {distance.shape}, {photo} {image.shape[:2]} (height, width): resize one of them")
 
 options = onnxruntime.SessionOptions()
-options.log_severity_level = 3  # it warns of the input that is left out here: the photograph's own light, which is then read off it
+options.log_severity_level = (
+    3  # it warns of an input that is left out here: the light that is there, which is then read
+)
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 (relit,) = session.run(
     None,

@@ -1,16 +1,26 @@
-"""Photographs as people have them: files in and out, their depth, and films of a light that moves."""
+"""Photographs: in and out, orbits, and their depth, from a file or from the photograph alone.
 
-from ltnet_pl.photo.depth import DEPTH_SUFFIXES, looks_inverted, read_depth
-from ltnet_pl.photo.files import LARGEST, SMALLEST, Photo, read_photo, write_photo
-from ltnet_pl.photo.film import write_orbit
-from ltnet_pl.photo.monocular import DEPTH_MODEL, estimate_depth
+What a user brings is not VIDIT: pictures lie on their side, have 16 bits, transparency and profiles, and depth comes as files of
+any kind, or not at all. `read_photo` and `write_photo` keep what a picture carries, `write_orbit` writes one under a light that
+goes round, `read_depth` holds a file of depth to one convention, and `estimate_depth` sees depth in the photograph alone.
+`check_output` refuses a result's place before the work for it is done.
+"""
+
+from ltnet_pl.photo.depth import looks_inverted, read_depth
+from ltnet_pl.photo.monocular import DEPTH_MODEL, FARTHEST, DepthEstimator, estimate_depth
+from ltnet_pl.photo.orbit import write_orbit
+from ltnet_pl.photo.output import check_output
+from ltnet_pl.photo.pictures import MAX_SIDE, MIN_SIDE, Photo, eight_bit, read_photo, write_photo
 
 __all__ = (
     "DEPTH_MODEL",
-    "DEPTH_SUFFIXES",
-    "LARGEST",
-    "SMALLEST",
+    "FARTHEST",
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "DepthEstimator",
     "Photo",
+    "check_output",
+    "eight_bit",
     "estimate_depth",
     "looks_inverted",
     "read_depth",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ltnet_pl import InputError
 from ltnet_pl.geometry import size_within
 from ltnet_pl.light import DIRECTIONS, Light, azimuth_of, direction_of
-from ltnet_pl.photo import DEPTH_MODEL, Photo, estimate_depth, looks_inverted, read_depth, read_photo, write_orbit, write_photo
+from ltnet_pl.photo import DEPTH_MODEL, DepthEstimator, Photo, eight_bit, read_depth, read_photo, write_orbit, write_photo
 from ltnet_pl.relight.relighter import Depth, Image, Prepared, Relighter
 
 Direction = Literal["N", "NE", "E", "SE", "S", "SW", "W", "NW"]
@@ -119,7 +119,8 @@ def relight(
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: print(f"note: {message}")
         relighter = Relighter.pretrained(device) if weights is None else Relighter.from_run(weights, device)
-        model = (depth_model, device)
+        # loaded once for all photographs
+        model = DepthEstimator(depth_model, device) if "estimate" in (depth, guide_depth) else None
         by = None if guide is None else _guide(Path(guide), guide_depth, model)
         for file, target in zip(files, targets, strict=True):
             begin = time.perf_counter()
@@ -219,15 +220,15 @@ def _target(photo: Path, out: str | None, several: bool, mark: str, orbit: int |
 
 
 def _depth(
-    file: Path, photo: Photo, given: str | None, inverse: bool, several: bool, model: tuple[str, str], moves: bool
+    file: Path, photo: Photo, given: str | None, inverse: bool, several: bool, model: DepthEstimator | None, moves: bool
 ) -> Depth | None:
     """The depth of a photograph, of its whole frame."""
     if given == "none":
         if moves:
             print(f"note: {file}: without depth no shadow can be moved; give --depth FILE or --depth estimate")
         return None
-    if given == "estimate":
-        return estimate_depth(photo.pixels, *model)
+    if given == "estimate" and model is not None:
+        return model(photo.pixels)
     if given is not None and Path(given).is_file():
         if several:
             raise InputError(f"--depth {given}: is one file for several PHOTOs; expected a folder with one each, or estimate")
@@ -246,23 +247,17 @@ def _depth(
                 "--depth FILE, --depth estimate (a monocular model, `pip install 'ltnet_pl[photo]'`), or --depth none"
             )
         path = there[0]
-    depth = read_depth(path, photo.pixels.shape[:2], inverse)
-    if looks_inverted(depth):
-        print(
-            f"note: {path}: looks inverted (the ground at the bottom is farther than what is above it); if it is inverse depth, "
-            "give --inverse_depth"
-        )
-    return depth
+    return read_depth(path, photo.size, inverse)
 
 
-def _guide(path: Path, given: str | None, model: tuple[str, str]) -> tuple[Image, Depth | None]:
+def _guide(path: Path, given: str | None, model: DepthEstimator | None) -> tuple[Image, Depth | None]:
     """A guide's pixels and its depth, if it has one."""
     photo = read_photo(path)
-    if given == "estimate":
-        return photo.pixels, estimate_depth(photo.pixels, *model)
+    if given == "estimate" and model is not None:
+        return photo.pixels, model(photo.pixels)
     beside = path.with_suffix(".npy")
     file = Path(given) if given is not None else beside if beside.is_file() else None
-    return photo.pixels, None if file is None else read_depth(file, photo.pixels.shape[:2])
+    return photo.pixels, None if file is None else read_depth(file, photo.size)
 
 
 def _sized(photo: Photo, size: int | None) -> Photo:
@@ -283,7 +278,7 @@ def _turning(prepared: Prepared, start: Light, count: int, strength: float) -> I
     """Pictures of a light that circles the scene once."""
     for k in range(count):
         relit = prepared.relight(replace(start, azimuth=start.azimuth + 360 * k / count), strength)
-        yield np.asarray(relit if relit.dtype == np.uint8 else relit // 257, dtype=np.uint8)
+        yield eight_bit(relit)
 
 
 def _said(light: Light) -> str:

@@ -5,7 +5,7 @@ writes in the same form), `files` reads images, `depth` reads depth without ever
 and stores relighting tasks.
 """
 
-from ltnet_pl.vidit.depth import convert_depth, read_depth, write_depth
+from ltnet_pl.vidit.depth import check_depth, convert_depth, read_depth, write_depth
 from ltnet_pl.vidit.files import image_size, read_image
 from ltnet_pl.vidit.layouts import (
     Pair,
@@ -31,6 +31,7 @@ __all__ = (
     "Pair",
     "View",
     "any_to_any_pairs",
+    "check_depth",
     "convert_depth",
     "detect_layout",
     "every_view",

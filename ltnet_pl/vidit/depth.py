@@ -105,7 +105,7 @@ def read_depth(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.fl
     """
     path = Path(path)
     data = load_bytes(path)
-    depth = _checked(path, _plain(path, data) if _is_plain(path, data) else _pickled(path, data))
+    depth = check_depth(path, _plain(path, data) if _is_plain(path, data) else _pickled(path, data))
     if size is not None and depth.shape != tuple(size):
         raise InputError(
             f"{path}: is {depth.shape[0]} x {depth.shape[1]} (height x width), expected {size[0]} x {size[1]} as its image; "
@@ -127,7 +127,7 @@ def write_depth(path: Path, depth: ArrayLike) -> None:
     array = np.asarray(depth)
     if array.dtype.str[1:] not in _FLOATS:
         raise InputError(f"{path}: depth of type {array.dtype} was to be written; expected float16, float32 or float64")
-    checked = _checked(Path(path), array)
+    checked = check_depth(Path(path), array)
     with atomic_write(Path(path)) as file:
         np.save(file, checked, allow_pickle=False)
 
@@ -296,8 +296,19 @@ def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {ascii(str(error))[1:-1][:100]}"
 
 
-def _checked(path: Path, array: NDArray[Any]) -> NDArray[np.float32]:
-    """A float32 copy ``(H, W)``, once the values are found sound."""
+def check_depth(path: Path, array: NDArray[Any]) -> NDArray[np.float32]:
+    """A float32 copy of depth, once its values are found sound: what every reader and writer of depth holds it to.
+
+    Args:
+        path: The file that it belongs to, for the message.
+        array: ``(H, W)`` or ``(H, W, 1)`` of numbers; larger is farther, 0 is background.
+
+    Returns:
+        ``(H, W)`` float32, writable and contiguous.
+
+    Raises:
+        InputError: If it has another shape, NaN, infinite or negative values, or no value above 0.
+    """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 or not array.size:

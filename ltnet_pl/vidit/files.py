@@ -12,15 +12,16 @@ from PIL import Image, ImageOps
 
 from ltnet_pl import InputError
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+"""What files of the two kinds start with."""
+
 _PNG_HEADER = 26  # signature, then the length, name, width, height, bit depth and colour type of the first chunk
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are the quarter turns
 _MAX_PIXELS = 2**26  # 64 megapixels: far above VIDIT's one, far below what a forged header could make us allocate
-# what Pillow raises for files that are truncated, damaged or forged
-_BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError)
+BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for files that are truncated, damaged or forged."""
 
 
 def load_bytes(path: Path, limit: int = -1) -> bytes:
@@ -64,10 +65,10 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.ui
     _expect_size(path, found, size)
     try:
         with Image.open(BytesIO(data)) as image:
-            if data.startswith(_JPEG):
+            if data.startswith(JPEG):
                 return np.array(ImageOps.exif_transpose(image))
             return np.array(image.convert("RGB"))
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InputError(f"{path}: the image is truncated or damaged ({error}); fetch or write it again") from error
 
 
@@ -100,11 +101,11 @@ def _expect_size(path: Path, found: tuple[int, int], size: tuple[int, int] | Non
 def _size(path: Path, data: bytes) -> tuple[int, int]:
     """Height and width of a file that starts with `data`, once format, bit depth and colour type are found right."""
     jpeg_name = path.suffix.lower() in _JPEG_SUFFIXES
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         if jpeg_name:
             raise InputError(f"{path}: is a PNG by content, but named {path.suffix}; rename it to {path.stem}.png")
         height, width = _png_size(path, data)
-    elif data.startswith(_JPEG):
+    elif data.startswith(JPEG):
         if not jpeg_name:
             raise InputError(
                 f"{path}: is a JPEG by content, but named {path.suffix or 'without suffix'}; VIDIT images are PNG, and JPEG has "
@@ -138,7 +139,7 @@ def _jpeg_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             mode, (width, height) = image.mode, image.size
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InputError(f"{path}: the image is truncated or damaged ({error}); fetch or write it again") from error
     if mode != "RGB":
         raise InputError(f"{path}: is a JPEG of mode {mode}; expected RGB: convert it to RGB")
