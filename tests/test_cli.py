@@ -218,6 +218,7 @@ def test_table_matches_the_real_parsers(name, capsys):
     flags |= {
         "render": "--scenes",
         "relight": "--azimuth",
+        "demo": "--port",
         "report": "--output",
         "bench": "quality",
         "fit-rig": "--out",

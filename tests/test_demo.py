@@ -17,7 +17,8 @@ from ltnet_pl import InputError
 from ltnet_pl.cli import COMMANDS, main
 from ltnet_pl.demo import serve
 from ltnet_pl.demo.examples import examples
-from ltnet_pl.demo.studio import Picture, Studio, Wanted, depth_picture, light_from, said, usual_elevation
+from ltnet_pl.demo.lights import Wanted, light_from, said, usual_elevation
+from ltnet_pl.demo.studio import Picture, Studio, depth_picture
 from ltnet_pl.light import Light
 
 E, W = Wanted(Light(90, 4500)), Wanted(Light(270, 3000))

@@ -310,3 +310,29 @@ def test_pictures_of_the_page(browser, url, tmp_path):
     for name in demo_page.SCREENS:
         kept = Path(demo_page.ROOT / "docs" / "pictures" / f"demo_{name}.png")
         assert kept.stat().st_size < 300 * 1024
+
+
+def test_the_command_serves_the_page_and_leaves_nothing(monkeypatch, capsys, tmp_path):
+    import gradio
+
+    from ltnet_pl.cli import main
+    from ltnet_pl.demo import inputs
+    from ltnet_pl.relight import Relighter
+
+    port, seen = demo_page.free_port(), []
+
+    def visit(page):
+        """Instead of waiting for Ctrl-C."""
+        seen.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/").read())
+        seen.extend(tmp_path.iterdir())
+        page.close(verbose=False)
+
+    monkeypatch.setattr(Relighter, "pretrained", lambda device: demo_page.small_relighter())
+    monkeypatch.setattr(inputs, "readers", lambda model, device: SIMPLE)
+    monkeypatch.setattr(gradio.Blocks, "block_thread", visit)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["demo", "--port", str(port), "--max_mb", "2"]) == 0
+    assert b"Relight a photograph" in seen[0]
+    assert [folder.name.startswith("ltnet_pl_demo_") for folder in seen[1:]] == [True]
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().out == f"http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"

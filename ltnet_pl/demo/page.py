@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import torch
 
 from ltnet_pl import InputError
 from ltnet_pl.demo.examples import FOLDER, examples
 from ltnet_pl.demo.inputs import Readers
-from ltnet_pl.demo.studio import FRAMES, FROM, NO_ESTIMATE, Picture, Studio, Wanted, light_from, said, usual_elevation
-from ltnet_pl.light import DIRECTIONS, planckian, to_display
+from ltnet_pl.demo.lights import COOL, FROM, STEP, WARM, Wanted, colours, light_from, said, usual_elevation
+from ltnet_pl.demo.studio import FRAMES, NO_ESTIMATE, Picture, Studio
+from ltnet_pl.light import DIRECTIONS
 from ltnet_pl.relight import Relighter
 
 HERE = Path(__file__).parent
@@ -26,9 +26,6 @@ LOG = logging.getLogger(__name__)
 
 WAITING = 32
 """Requests that may wait; the page tells further ones that it is busy."""
-
-COOL, WARM, STEP = 6500, 2500, 100
-"""Range of the colour's slider in kelvin, which networks are trained on, and its step."""
 
 PROGRESS = gr.Progress()
 """Gradio gives a handler that has this default a bar of its own."""
@@ -80,14 +77,6 @@ def sentences(call: Callable[..., Any]) -> Callable[..., Any]:
 def _sentence(text: str) -> gr.Error:
     # the page shows HTML, and names of files come from outside
     return gr.Error(html.escape(text[:1].upper() + text[1:]), duration=15, title="That did not work", print_exception=False)
-
-
-def colours() -> dict[int, str]:
-    """Colours of the light on the screen, as bright as they go, by temperature in kelvin."""
-    kelvin = list(range(WARM, COOL + STEP, STEP))
-    linear = planckian(torch.tensor(kelvin, dtype=torch.float64))
-    shown = (to_display(linear / linear.amax(dim=1, keepdim=True)) * 255).round().int().tolist()
-    return {key: "#{:02x}{:02x}{:02x}".format(*rgb) for key, rgb in zip(kelvin, shown, strict=True)}
 
 
 class _Page:

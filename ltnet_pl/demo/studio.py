@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import threading
@@ -21,8 +20,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ltnet_pl import InputError
 from ltnet_pl.demo.inputs import Depth, Pixels, Readers
+from ltnet_pl.demo.lights import Wanted
 from ltnet_pl.geometry import size_within
-from ltnet_pl.light import Light, direction_of
+from ltnet_pl.light import Light
 from ltnet_pl.relight import Prepared, Relighter
 
 Preview = NDArray[np.uint8]
@@ -42,18 +42,6 @@ FRAMES = 24
 ESTIMATED_SIDE = 1024
 """Longer side in pixels that depth is estimated at."""
 
-FROM = {
-    "N": "from behind the scene",
-    "NE": "from behind the scene, on the right",
-    "E": "from the right",
-    "SE": "from the front, on the right",
-    "S": "from the front, where the camera stands",
-    "SW": "from the front, on the left",
-    "W": "from the left",
-    "NW": "from behind the scene, on the left",
-}
-"""Where a light comes from, in words, by compass point."""
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -70,26 +58,6 @@ class Picture:
     depth: Path | None = None
     nearer: bool = False
     estimated: bool = False
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The light that is asked for.
-
-    Args:
-        light: By direction and colour; ignored where there is a guide.
-        guide: File of an image whose light is wanted.
-        strength: Share of the change that is made, 0 to 1.
-    """
-
-    light: Light
-    guide: Path | None = None
-    strength: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """For file names: ``90deg_4500K``."""
-        return f"as_{self.guide.stem}" if self.guide else f"{self.light.azimuth:.0f}deg_{self.light.temperature:.0f}K"
 
 
 @dataclass(frozen=True)
@@ -355,38 +323,6 @@ NO_ESTIMATE = (
     "Depth cannot be estimated here. Whoever starts the demo can make it possible: pip install 'ltnet_pl[photo]', then "
     "python -m ltnet_pl demo --depth_model MODEL"
 )
-
-
-def light_from(azimuth: float, temperature: float, elevation: float, ambient: float, *, usual: float) -> Light:
-    """The light that the page's controls say.
-
-    Args:
-        azimuth: Degrees.
-        temperature: Kelvin.
-        elevation: Degrees above the horizon.
-        ambient: Share that comes from everywhere, in percent.
-        usual: Elevation that means where the rig's lights stand.
-
-    Raises:
-        InputError: If a value is outside its range.
-    """
-    return Light(azimuth, temperature, None if elevation == usual else elevation, ambient / 100)
-
-
-def usual_elevation(relighter: Relighter) -> int:
-    """Elevation in whole degrees of the lights that the network assumes."""
-    return round(math.degrees(math.atan2(relighter.net.rig.height, relighter.net.rig.radius)))
-
-
-def said(light: Light) -> str:
-    """A light in words.
-
-    Example:
-        >>> said(Light(90, 4512))
-        'from the right (E), 4500 K'
-    """
-    point = direction_of(light.azimuth)
-    return f"{FROM[point]} ({point}), {round(light.temperature, -2):.0f} K"
 
 
 def depth_picture(depth: Depth) -> Preview:
