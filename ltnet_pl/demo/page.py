@@ -76,7 +76,7 @@ def sentences(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def _sentence(text: str) -> gr.Error:
     # the page shows HTML, and names of files come from outside
-    return gr.Error(html.escape(text[:1].upper() + text[1:]), duration=15, title="That did not work", print_exception=False)
+    return gr.Error(html.escape(text), duration=15, print_exception=False)
 
 
 class _Page:
@@ -102,15 +102,6 @@ class _Page:
                 self._draw_result()
             with gr.Column(elem_id="light"):
                 self._draw_light()
-            with gr.Column(elem_id="turn"):
-                self.turning = gr.Image(
-                    label="The light turns once around",
-                    type="filepath",
-                    interactive=False,
-                    visible=False,
-                    buttons=["download"],
-                    elem_id="turning",
-                )
         self._connect(page)
 
     def _draw_photo(self) -> None:
@@ -152,6 +143,14 @@ class _Page:
             elem_id="before_after",
         )
         self.said = gr.Markdown("", elem_id="said")
+        self.turning = gr.Image(
+            label="The light turns once around",
+            type="filepath",
+            interactive=False,
+            visible=False,
+            buttons=["download"],
+            elem_id="turning",
+        )
 
     def _draw_light(self) -> None:
         with gr.Tabs():
@@ -282,7 +281,7 @@ class _Page:
     def on_render(self, picture: Picture | None, *asked: Any) -> tuple[Any, ...]:
         picture, wanted = _chosen(picture), self._wanted(*asked)
         if wanted is None:
-            raise InputError("no picture to take the light from is chosen; expected one: choose it, or set the light by hand")
+            raise InputError("No picture to take the light from is chosen; expected one: choose it, or set the light by hand")
         path = self.studio.full(picture, wanted)
         megabytes = path.stat().st_size / 1e6
         return gr.DownloadButton(f"Download {path.name} ({megabytes:.1f} MB)", value=path, visible=True), "Ready in full size."
@@ -308,7 +307,7 @@ class _Page:
         else:
             depth_said = f"**From a file** ({html.escape(picture.depth.name)})."
         for note in ready.notes:
-            gr.Warning(html.escape(note), duration=15, title="A remark")
+            gr.Warning(html.escape(note), duration=15)
         depth_seen = gr.Image(ready.depth, visible=ready.depth is not None)
         wanted = self._wanted(*asked) or Wanted(light_from(*asked[:4], usual=self.usual))
         result, download, text = self._relit(picture, wanted, first=True)
@@ -328,5 +327,5 @@ class _Page:
 
 def _chosen(picture: Picture | None) -> Picture:
     if picture is None:
-        raise InputError("no photograph is chosen yet; expected one: choose a file or an example first")
+        raise InputError("No photograph is chosen yet; expected one: choose a file or an example first")
     return picture
