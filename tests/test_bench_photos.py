@@ -28,7 +28,7 @@ def rows(text):
 
 def test_sizes_are_scored_side_by_side(weights, vidit_copy, capsys):
     (vidit_copy / "scenes").mkdir(exist_ok=True)
-    flags = ["--weights", weights, "--working", "16,32", "--scenes", "1", "--pairs", "2", "--threads", "1"]
+    flags = ["--weights", weights, "--working", "16,32", "--scenes", "2", "--pairs", "2", "--threads", "1"]
     assert main(["bench", "sizes", str(vidit_copy), *flags]) == 0
     said = capsys.readouterr().out
     assert "2 pairs, 1 threads" in said

