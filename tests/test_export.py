@@ -201,14 +201,6 @@ def test_places_that_are_refused(run, tmp_path, capsys):
     assert "nowhere: there is no" in refused(tmp_path / "out.onnx", source=tmp_path / "nowhere")
 
 
-def test_bilateral_needs_a_late_opset(tmp_path, capsys):
-    folder = tmp_path / "run"
-    settings = {**SMALL, "field": "bilateral"}
-    checkpoint(awake(LTNet(**settings)), settings, folder / "checkpoints" / "last.ckpt")
-    assert main(["export", str(folder), str(tmp_path / "out.onnx"), "--opset", "18"]) == 2
-    assert "--opset is 18, and the bilateral field needs 20" in capsys.readouterr().err
-
-
 def test_missing_extra_is_named(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(run), str(tmp_path / "out.onnx")]) == 2

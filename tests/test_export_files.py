@@ -94,8 +94,8 @@ def test_the_example_runs_without_torch_and_without_us(direct, tmp_path):
 
 
 def test_a_guide_of_another_size(tmp_path):
-    """The bilateral field too, which looks up in three dimensions."""
-    net, path = written(tmp_path, {**CHEAP, "field": "bilateral"}, "--light", "guide")
+    """The bilateral field too, and the oldest operators."""
+    net, path = written(tmp_path, {**CHEAP, "field": "bilateral"}, "--light", "guide", "--opset", "18")
     plain = KINDS["guide"](net)
     for size, guide in (((90, 151), (64, 64)), ((300, 257), (33, 200))):
         inputs = example("guide", size, guide)

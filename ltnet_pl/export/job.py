@@ -22,7 +22,6 @@ from ltnet_pl.export.check import Difference, compare, refuse
 from ltnet_pl.export.operators import simplify, translations
 from ltnet_pl.export.plain import KINDS, LARGEST, SMALLEST, LightKind, Plain, example
 from ltnet_pl.files import atomic_write
-from ltnet_pl.nets.fields import BilateralField
 from ltnet_pl.weights import checkpoint_of, load_net, save_weights, spec_of
 
 if TYPE_CHECKING:
@@ -32,9 +31,6 @@ FileKind = Literal["onnx", "torch", "safetensors"]
 
 OPSETS = (18, 23)
 """Versions of ONNX's operators that can be asked for."""
-
-SLICED = 20
-"""The first of them that looks up in three dimensions, as the bilateral field does."""
 
 TRACED = (200, 136)
 """Height and width of the image that is traced; any other would give the same graph."""
@@ -60,7 +56,7 @@ def export(
         out: File to write.
         to: onnx; torch: a .pt2 file of torch.export; safetensors: weights, class and settings.
         light: How a file is told the wanted light: direct (azimuth and kelvin) or guide (an image).
-        opset: Version of ONNX's operators, 18 to 23; the bilateral field needs 20.
+        opset: Version of ONNX's operators, 18 to 23.
         half: Store safetensors in 16 bits; they are read as 32.
         verify: Compare the file with the network, and refuse to write one that differs.
         overwrite: Replace OUT where it exists.
@@ -79,8 +75,6 @@ def export(
         _say(path)
         return
     plain = KINDS[light](net)
-    if to == "onnx" and opset < SLICED and isinstance(plain.net.field, BilateralField):
-        raise InputError(f"--opset is {opset}, and the bilateral field needs {SLICED}; expected {SLICED} or more: raise it")
     begun = time.monotonic()
     print(f"tracing {type(net).__name__} for sides of {SMALLEST} to {LARGEST} pixels; this takes some minutes", flush=True)
     with _quiet():
