@@ -27,10 +27,10 @@ def by_bands(work: Callable[[slice], tuple[Tensor, ...]], like: Tensor) -> tuple
     """
     batch, _, height, width = like.shape
     if like.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return work(slice(0, height))
+        return work(slice(None))
     rows = max(1, BAND // (batch * width))
     if rows >= height:
-        return work(slice(0, height))
+        return work(slice(None))
     found: list[Tensor] = []
     for start in range(0, height, rows):
         band = slice(start, min(start + rows, height))
