@@ -1,24 +1,28 @@
 """`bench speed` as a command: which rows it times, and what it keeps."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import bench_tiny
+import nets_small
 import pytest
 import torch
+from nets_small import awake
 from torch import nn
 
-from ltnet_pl.bench import quality, speed
+from ltnet_pl.bench import engines, quality, speed
 from ltnet_pl.cli import main
+from ltnet_pl.nets import LTNet, UNet
 
-SMALL = ("--size=32", "--repeats=1")
+SMALL = ("--sizes=32", "--repeats=1")
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """The command on a tiny benchmark, every row timed at once: as many ms as its name has letters."""
     experiments = bench_tiny.write_experiments(tmp_path / "experiments")
-    fake = lambda nets, *_: {name: {"ms": float(len(name)), "mib": 1} for name in nets}  # noqa: E731
+    fake = lambda runs, *_: {key: {"ms": float(len(key[0])), "mib": 1} for key in runs}  # noqa: E731
     monkeypatch.setattr(speed, "timed", fake)
     return lambda *more: main(["bench", "speed", f"--results={tmp_path}", f"--experiments={experiments}", *SMALL, *more])
 
@@ -32,10 +36,11 @@ def test_rows_are_timed_and_kept(tmp_path, capsys):
     common = [f"--results={tmp_path}", f"--experiments={experiments}", *SMALL, "--threads=1"]
     assert main(["bench", "speed", *common, "--rows=CopyInput"]) == 0
     out = capsys.readouterr().out
-    flags = "--size 32 --rows CopyInput --repeats 1 --threads 1"
-    said = f"`python -m ltnet_pl bench speed {flags}` (cpu, float32, eager, 32 px, 1 thread; "
+    flags = "--sizes 32 --rows CopyInput --threads 1 --repeats 1"
+    said = f"`python -m ltnet_pl bench speed {flags}` ("
     assert said in out
-    assert "| row | ms | ratio to LTNet | peak memory (MiB) |" in out
+    assert "32 px, 1 thread:" in out
+    assert "| row | engine | ms | ratio to LTNet, eager | peak memory (MiB) |" in out
     record = kept(tmp_path)["cpu, float32, eager, 32 px, 1 thread"]
     assert set(record["rows"]) == {"LTNet", "CopyInput"}
     assert record["rows"]["CopyInput"]["ms"] < record["rows"]["LTNet"]["ms"]
@@ -43,7 +48,7 @@ def test_rows_are_timed_and_kept(tmp_path, capsys):
 
 
 def test_each_kind_stands_by_itself(run, tmp_path):
-    for more in (["--threads=1"], ["--threads=2"], ["--threads=1", "--bf16"]):
+    for more in (["--threads=1,2"], ["--threads=1", "--bf16"]):
         assert run("--rows=CopyInput", *more) == 0
     kinds = ["cpu, float32, eager, 32 px, 1 thread", "cpu, float32, eager, 32 px, 2 threads", "cpu, bf16, eager, 32 px, 1 thread"]
     assert list(kept(tmp_path)) == kinds
@@ -51,8 +56,16 @@ def test_each_kind_stands_by_itself(run, tmp_path):
 
 def test_mistakes_are_said(run, capsys):
     assert run("--rows=gone") == 2
-    assert run("--size=8") == 2
-    assert "--size 8: expected 16 or more" in capsys.readouterr().err
+    capsys.readouterr()
+    for flags, said in (
+        (["--sizes=32,8"], "--sizes 32,8: expected whole numbers of 16 or more"),
+        (["--sizes=large"], "--sizes large: expected whole numbers"),
+        (["--threads=0"], "--threads 0: expected whole numbers of 1 or more"),
+        (["--engines=eager,steam"], "--engines 'steam': expected some of eager, compiled, onnx"),
+        (["--engines=onnx", "--bf16"], "--engines onnx: is timed on the CPU in float32"),
+    ):
+        assert run(*flags) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("other", [None, {"machine": "9 cores, Y"}, {"torch": "1.0"}, {"code": "x"}])
@@ -107,7 +120,39 @@ def test_peak_memory_does_not_depend_on_who_came_before():
             return {"relit": batch["input"] + pieces[0][0]}
 
     batch = speed.synthetic_batch(512)
-    memory = speed.timed({"first": Plus(), "large": Large(), "last": Plus()}, batch, 1)
+    nets = {"first": Plus(), "large": Large(), "last": Plus()}
+    memory = speed.timed({name: partial(net, batch) for name, net in nets.items()}, "cpu", 1)
     expected = 3 * 512 * 512 * 4 / 2**20
     assert memory["large"]["mib"] > 100
     assert abs(memory["last"]["mib"] - expected) <= 1.5
+
+
+def check_engine(net, run, clamped=False):
+    batch = speed.synthetic_batch(80)
+    batch["frame_depth"] = batch["depth"]  # as a file has it, which takes no other
+    with torch.inference_mode():
+        wanted = net(batch)["relit"]
+        found = run(batch)
+    found = found["relit"] if isinstance(found, dict) else found
+    torch.testing.assert_close(found, wanted.clamp(0, 1) if clamped else wanted, atol=1e-4, rtol=0)
+    assert (wanted - batch["input"]).abs().mean() > 0.01
+
+
+def test_a_foreign_network_by_onnxruntime():
+    net = awake(UNet([4, 6]))
+    graphs = engines.Graphs({"mine": net})
+    check_engine(net, lambda batch: graphs.run("mine", batch, 1)())
+
+
+@pytest.mark.slow  # tracing takes a minute
+def test_ltnet_by_onnxruntime():
+    net = awake(LTNet(**nets_small.SMALL, light="label"))
+    graphs = engines.Graphs({"mine": net})
+    check_engine(net, lambda batch: graphs.run("mine", batch, 1)(), clamped=True)
+
+
+@pytest.mark.slow  # compiling, too
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch 2.13's compiler uses it
+def test_a_compiled_network():
+    net = awake(UNet([4, 6]))
+    check_engine(net, lambda batch: engines.torch_run(net, batch, compiled=True, bf16=False)())

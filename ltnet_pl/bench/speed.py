@@ -8,9 +8,9 @@ import gc
 import json
 import statistics
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE, build_net, resolve
+from ltnet_pl.bench.engines import Graphs, check_engine, torch_run
 from ltnet_pl.bench.hashes import code_hash, machine
 from ltnet_pl.bench.plan import parse_rows
 from ltnet_pl.bench.rows import REFERENCE, read_book
@@ -108,68 +109,113 @@ def _count(net: nn.Module, batch: dict[str, Any]) -> int:
 
 
 def speed(
-    size: int = 1024,
+    sizes: str = "1024",
     rows: str | None = None,
     add: str | None = None,
+    engines: str = "eager",
+    threads: str | None = None,
     repeats: int = 5,
-    threads: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     bf16: bool = False,
-    compile: bool = False,
     results: str = "experiments/benchmark/results",
     experiments: str = "experiments",
 ) -> None:
     """Time every row's network on one image, side by side.
 
-    Random weights, one synthetic image with its depth and a guide of 256 pixels; rows take turns, so that a machine that slows
-    down slows all of them. The median is kept in ``speed.json`` of the results and printed as a table. Rows that were timed
-    before are kept beside them where kind, machine, version of torch and the package's code are the same, and are replaced
-    where not; a ratio is one of rows that were timed together.
+    Random weights, one synthetic image with its depth, both lights given (a light stream reads the image all the same); for one
+    size and number of threads all rows take turns in all engines, so that a machine that slows down slows all of them. The
+    medians are kept in ``speed.json`` of the results and printed as a table. Rows that were timed before are kept beside them
+    where kind, machine, version of torch and the package's code are the same, and are replaced where not; a ratio is one of rows
+    that were timed together.
 
     Args:
-        size: Side of the image in pixels.
+        sizes: Sides of the image in pixels, separated by commas.
         rows: Names of rows, separated by commas; by default all. LTNet and rows that are added are always timed.
         add: Further rows, NAME=FILE.yaml, separated by commas.
+        engines: eager, compiled (by torch, at each size anew), onnx (onnxruntime); several separated by commas.
+        threads: Numbers of threads, separated by commas; by default one for each core.
         repeats: Timed turns, after one that is not.
-        threads: Threads of torch; by default one for each core.
         device: cpu or cuda.
         bf16: Compute in bfloat16 where torch's autocast does.
-        compile: Compile the networks first.
         results: Folder of the results.
         experiments: Folder of the config files.
 
     Raises:
-        InputError: If a row or the device is unknown, or a number is too small.
+        InputError: If a row, an engine or the device is unknown, or a number is none or too small.
     """
-    for flag, value, least in (("size", size, 16), ("repeats", repeats, 1), ("threads", threads or 1, 1)):
-        if value < least:
-            raise InputError(f"--{flag} {value}: expected {least} or more; give another")
+    sides, counts = _numbers("sizes", sizes, 16), _numbers("threads", threads or str(cores()), 1)
+    if repeats < 1:
+        raise InputError(f"--repeats {repeats}: expected 1 or more; give another")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no GPU here; leave it out")
+    used = list(dict.fromkeys(part.strip() for part in engines.split(",")))
+    for name in used:
+        check_engine(name, device, bf16)
     book = read_book(Path(experiments), add)
     names = parse_rows(rows, add) or list(book.rows)
+    nets = {}
     # any tier, since rows are named
-    chosen = book.choose(next(iter(book.seeds)), [REFERENCE, *names])
-    with torch_threads(threads or cores()) as count:
-        nets = {}
-        for row in chosen:
-            flags = [f"--config={file}" for file in book.configs(row, None)]
-            nets[row.name] = build_net(resolve(flags, row.name)).to(device).eval()
-            ask(nets[row.name], "guide")
-            if compile:
-                nets[row.name].compile()
-        found = timed(nets, synthetic_batch(size, device), repeats, bf16)
-    how = f"{device}, {'bf16' if bf16 else 'float32'}, {'compiled' if compile else 'eager'}"
-    kind = f"{how}, {size} px, {count} thread{'s' if count > 1 else ''}"
+    for row in book.choose(next(iter(book.seeds)), [REFERENCE, *names]):
+        flags = [f"--config={file}" for file in book.configs(row, None)]
+        nets[row.name] = build_net(resolve(flags, row.name)).to(device).eval()
+        ask(nets[row.name], "label")
+    graphs = Graphs(nets)
+    path = Path(results) / "speed.json"
+    said = {
+        "sizes": sizes,
+        "rows": rows,
+        "add": add,
+        "engines": engines,
+        "threads": threads,
+        "repeats": repeats,
+        "device": device,
+    }
+    defaults = {"sizes": "1024", "engines": "eager", "repeats": 5, "device": "cpu"}
+    flags = [f"--{key} {value}" for key, value in said.items() if value is not None and value != defaults.get(key)]
+    command = " ".join(["python -m ltnet_pl bench speed", *flags, *(["--bf16 true"] if bf16 else [])])
+    print(f"`{command}` ({machine(device == 'cuda')}; {datetime.date.today().isoformat()})")
+    for size in sides:
+        batch = synthetic_batch(size, device)
+        for count in counts:
+            with torch_threads(count), torch.inference_mode():
+                runs = {
+                    (name, engine): graphs.run(name, batch, count)
+                    if engine == "onnx"
+                    else torch_run(net, batch, engine == "compiled", bf16)
+                    for name, net in nets.items()
+                    for engine in used
+                }
+                found = timed(runs, device, repeats)
+            del runs
+            where = f"{size} px, {count} thread{'s' if count > 1 else ''}"
+            for engine in used:
+                part = {name: value for (name, by), value in found.items() if by == engine}
+                _keep(path, f"{device}, {'bf16' if bf16 else 'float32'}, {engine}, {where}", part, count, device)
+            print(f"\n{where}:\n\n{_table(found, used)}", flush=True)
+    torch.compiler.reset()
+
+
+def _numbers(flag: str, value: str, least: int) -> list[int]:
+    """Whole numbers separated by commas."""
+    try:
+        found = [int(part) for part in value.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < least:
+        raise InputError(f"--{flag} {value}: expected whole numbers of {least} or more, separated by commas; give others")
+    return list(dict.fromkeys(found))
+
+
+def _keep(path: Path, kind: str, found: dict[str, Any], threads: int, device: str) -> None:
+    """Put what was timed beside what the file has of the same kind, machine, torch and code; in its place, if one differs."""
     record: dict[str, Any] = {
         "machine": machine(device == "cuda"),
         "date": datetime.date.today().isoformat(),
-        "threads": count,
+        "threads": threads,
         "torch": torch.__version__,
         "code": code_hash(),
         "rows": found,
     }
-    path = Path(results) / "speed.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = read_speed(path)
     before_it = kept.get(kind, record)
@@ -182,19 +228,17 @@ def speed(
         )
     with atomic_write(path) as file:
         file.write((json.dumps(kept | {kind: record}, indent=1) + "\n").encode())
-    given = {"size": size, "rows": rows, "add": add, "repeats": repeats, "threads": threads, "device": device}
-    defaults = {"size": 1024, "repeats": 5, "device": "cpu"}
-    said = [f"--{key} {value}" for key, value in given.items() if value is not None and value != defaults.get(key)]
-    said += [f"--{key}" for key, value in (("bf16", bf16), ("compile", compile)) if value]
-    command = " ".join(["python -m ltnet_pl bench speed", *said])
-    print(f"`{command}` ({kind}; {record['machine']}; {record['date']})\n")
-    reference = found[REFERENCE]["ms"]
-    head = ["row", "ms", f"ratio to {REFERENCE}", "peak memory (MiB)"]
-    body = [
-        [name, f"{value['ms']:.1f}", f"{value['ms'] / reference:.2f}", f"{value['mib']:.0f}" if "mib" in value else MISSING]
-        for name, value in found.items()
-    ]
-    print(markdown(head, body))
+
+
+def _table(found: dict[tuple[str, str], dict[str, float]], engines: list[str]) -> str:
+    """What was timed together, as a table in Markdown."""
+    reference = found[REFERENCE, engines[0]]["ms"]
+    head = ["row", "engine", "ms", f"ratio to {REFERENCE}, {engines[0]}", "peak memory (MiB)"]
+    body = []
+    for (name, engine), value in found.items():
+        memory = f"{value['mib']:.0f}" if "mib" in value else MISSING
+        body.append([name, engine, f"{value['ms']:.1f}", f"{value['ms'] / reference:.2f}", memory])
+    return markdown(head, body)
 
 
 def read_speed(path: Path) -> dict[str, Any]:
@@ -212,24 +256,24 @@ def read_speed(path: Path) -> dict[str, Any]:
     return kept
 
 
-@torch.inference_mode()
-def timed(nets: dict[str, nn.Module], batch: dict[str, Any], repeats: int, bf16: bool = False) -> dict[str, dict[str, float]]:
-    """Median milliseconds of each network, and the peak of the memory that it works in, in MiB, where that can be measured.
+Key = TypeVar("Key", bound=Hashable)
 
-    On a GPU the peak is torch's; on the CPU, under Linux, how far the process grew in the first turn.
+
+def timed(runs: dict[Key, Callable[[], object]], device: str, repeats: int) -> dict[Key, dict[str, float]]:
+    """Median milliseconds of each run, and the peak of the memory that it works in, in MiB, where that can be measured.
+
+    On a GPU the peak is torch's; on the CPU, under Linux, how far the process grew in the first turn, in which a compiler works
+    too.
 
     Args:
-        nets: Networks by name, on the batch's device.
-        batch: One batch.
+        runs: What to run, by name, on the device.
+        device: cpu or cuda.
         repeats: Timed turns.
-        bf16: Use autocast to bfloat16.
     """
-    device = batch["input"].device.type
-    found: dict[str, list[float]] = {name: [] for name in nets}
-    peak: dict[str, float] = {}
+    found: dict[Key, list[float]] = {name: [] for name in runs}
+    peak: dict[Key, float] = {}
     for turn in range(repeats + 1):
-        for name, net in nets.items():
-            context: AbstractContextManager[Any] = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+        for name, run in runs.items():
             gc.collect()
             if not turn:
                 _trim()
@@ -238,8 +282,7 @@ def timed(nets: dict[str, nn.Module], batch: dict[str, Any], repeats: int, bf16:
                 torch.cuda.synchronize()
             start = resident(reset=True) if device == "cpu" and not turn else None
             begin = time.perf_counter()
-            with context:
-                net(batch)
+            run()
             if device == "cuda":
                 torch.cuda.synchronize()
                 peak[name] = torch.cuda.max_memory_allocated() / 2**20

@@ -7,11 +7,11 @@ import io
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from ltnet_pl.files import atomic_write
 from ltnet_pl.weights import checkpoint_of, load_net, save_weights, spec_of
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch.export import ExportedProgram
 
 FileKind = Literal["onnx", "torch", "safetensors"]
@@ -77,7 +78,7 @@ def export(
     plain = KINDS[light](net)
     begun = time.monotonic()
     print(f"tracing {type(net).__name__} for sides of {SMALLEST} to {LARGEST} pixels; this takes some minutes", flush=True)
-    with _quiet():
+    with quiet():
         program = trace(plain, light)
         print(f"traced in {time.monotonic() - begun:.0f} s", flush=True)
         content = onnx_file(plain, program, light, opset, verify, out) if to == "onnx" else None
@@ -119,20 +120,7 @@ def onnx_file(plain: Plain, program: ExportedProgram, light: LightKind, opset: i
     """
     import onnx
 
-    made = torch.onnx.export(
-        program,
-        (),
-        dynamo=True,
-        opset_version=opset,
-        custom_translation_table=translations(),
-        input_names=list(plain.names),
-        output_names=["relit"],
-        optimize=False,
-        verbose=False,
-    )
-    assert made is not None  # it is None for the old exporter alone
-    simplify(made.model)
-    model = made.model_proto
+    model = onnx_model(program, plain.names, opset)
     # an input with a value is one that may be left out
     if not plain.net.told:
         unknown = onnx.numpy_helper.from_array(torch.full((1, 2), torch.nan).numpy(), "present")
@@ -140,7 +128,7 @@ def onnx_file(plain: Plain, program: ExportedProgram, light: LightKind, opset: i
     about = _about(plain, light) | {"opset": str(opset)}
     print(f"ONNX with operators of version {opset}; {len(model.graph.node)} of them", flush=True)
     if verify:
-        found = compare(plain, _runner(model.SerializeToString(), plain.names), _maker(plain, light))
+        found = compare(plain, runner(model.SerializeToString(), plain.names), _maker(plain, light))
         refuse(out, found)
         about |= _measured(found)
     onnx.helper.set_model_props(model, about)
@@ -148,11 +136,37 @@ def onnx_file(plain: Plain, program: ExportedProgram, light: LightKind, opset: i
     return content
 
 
-def _runner(content: bytes, names: tuple[str, ...]) -> Any:
-    """What runs an ONNX file with onnxruntime."""
+def onnx_model(program: ExportedProgram, names: Sequence[str], opset: int) -> ModelProto:
+    """A traced network, which returns one image, in the form of ONNX."""
+    made = torch.onnx.export(
+        program,
+        (),
+        dynamo=True,
+        opset_version=opset,
+        custom_translation_table=translations(),
+        input_names=list(names),
+        output_names=["relit"],
+        optimize=False,
+        verbose=False,
+    )
+    assert made is not None  # it is None for the old exporter alone
+    simplify(made.model)
+    model: ModelProto = made.model_proto
+    return model
+
+
+def runner(content: bytes, names: Sequence[str], threads: int = 0) -> Callable[[tuple[Tensor, ...]], Tensor]:
+    """What runs an ONNX file with onnxruntime on the CPU.
+
+    Args:
+        content: The file's bytes.
+        names: Its inputs, in the order in which they will be given.
+        threads: Threads; 0 for one on each core.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # it warns of an input that may be left out
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
@@ -208,7 +222,7 @@ def _check_flags(path: Path, to: str, light: str, opset: int, half: bool, overwr
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch's exporters say that concerns nobody here."""
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registry.level

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -44,20 +45,19 @@ class Lattice(NamedTuple):
         rows, down = _between(points.shape[-2], sparse.shape[-2], top, height, points)
         columns, right = _between(points.shape[-1], sparse.shape[-1], left, width, points)
         spacing = (_NEAR * texel)[:, None, None] * -points[:, 2]
+        shares = [vertical[:, None] * horizontal for horizontal in (1 - right, right) for vertical in (1 - down, down)]
         found = []
-        for row, vertical in zip(rows, (1 - down, down), strict=True):
-            for column, horizontal in zip(columns, (1 - right, right), strict=True):
-                there = sparse[..., row, :][..., column]
-                off = ((there - points) * normals).sum(dim=1)
-                near = 1 / (1 + (off / spacing.clamp(min=1e-12)).square().square())
-                found.append(vertical[:, None] * horizontal * ((near + _ANY) * (there[:, 2] < 0) + _BACKGROUND))
+        for there, share in zip(_neighbours(sparse, rows, columns), shares, strict=True):
+            off = ((there - points) * normals).sum(dim=1)
+            near = 1 / (1 + (off / spacing.clamp(min=1e-12)).square().square())
+            found.append(share * ((near + _ANY) * (there[:, 2] < 0) + _BACKGROUND))
         weights = torch.stack(found, dim=1)
         return cls(weights / weights.sum(dim=1, keepdim=True), rows, columns)
 
     def spread(self, values: Tensor) -> Tensor:
         """Values ``(B, 1, h, w)`` at the points to all pixels ``(B, 1, H, W)``."""
-        neighbours = [values[..., row, :][..., column] for row in self.rows for column in self.columns]
-        return (torch.cat(neighbours, dim=1) * self.weights).sum(dim=1, keepdim=True)
+        neighbours = torch.cat(list(_neighbours(values, self.rows, self.columns)), dim=1)
+        return (neighbours * self.weights).sum(dim=1, keepdim=True)
 
 
 def _between(length: int, points: int, begin: float, extent: float, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,3 +67,13 @@ def _between(length: int, points: int, begin: float, extent: float, like: Tensor
     first = place.floor().clamp(max=points - 2).clamp(min=0)
     second = (first + 1).clamp(max=points - 1)
     return torch.stack([first, second]).long(), place - first
+
+
+def _neighbours(values: Tensor, rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
+    """The four of the values ``(B, C, h, w)`` around each pixel, the upper and the lower of the left column first."""
+    # columns first, while the rows are few: single numbers are picked slowly, rows are copied; and not by brackets, for which an
+    # export transposes all of it twice
+    for column in columns:
+        picked = values.index_select(-1, column)
+        for row in rows:
+            yield picked.index_select(-2, row)

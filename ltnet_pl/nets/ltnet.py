@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltnet_pl import InputError
-from ltnet_pl.geometry import Geometry, is_open, length, marched_points, number
+from ltnet_pl.geometry import Geometry, is_open, marched_points
 from ltnet_pl.light import Camera, Rig, decode, encode
-from ltnet_pl.nets.areas import reduced
 from ltnet_pl.nets.blocks import Backbone, InteractionKind
 from ltnet_pl.nets.camera import THINNED, CameraEstimate, CameraSource, known_or, march_operations, reduce
 from ltnet_pl.nets.fields import BilateralField, Field, FieldKind, Window
@@ -119,6 +118,7 @@ class LTNet(nn.Module):
         self.estimate = CameraEstimate()
         self.mix = nn.Sequential(nn.Linear(2 * (3 + latent), 64), nn.SiLU())
         channels = 6 + self.depth_stream.channels
+        self.grain = self.bilateral_factor if field == "bilateral" else fold  # pixels per feature
         fold = 1 if field == "bilateral" else fold
         self.backbone = Backbone(channels, widths, 64, interaction, fold)
         self.field: Field | BilateralField
@@ -234,8 +234,7 @@ class LTNet(nn.Module):
         present = scene.present
         code = self.mix(torch.cat([present.code, present.latent, wanted.code, wanted.latent], dim=1))
         if isinstance(self.field, BilateralField):
-            height, width = (_coarse(side, self.bilateral_factor) for side in base.shape[-2:])
-            seen = reduced(seen, (height, width))
+            seen = functional.avg_pool2d(seen, self.grain, ceil_mode=True, count_include_pad=False)
         features: Tensor = self.backbone(seen, code)
         return features
 
@@ -249,13 +248,21 @@ class LTNet(nn.Module):
         window: Window | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Relit image, unclamped, and field of a view: what `look` returned of it, under the features of the whole."""
-        relit, field = self.field(features, base, seen, window)
+        relit, field = self.field(features, base, seen, self._covered(scene.view.image, features, window))
         # one light's colour scales all that it lights, bounced light too: once tinted, a change of temperature is done
         change = (wanted.code - scene.present.code).detach() * base.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
         same = torch.where(scene.present.given & wanted.given, _SAME_LIGHT, _SAME_READING)[:, 0]
         fade = torch.exp(-(change.square().sum(dim=1) / same.square()).square())
         fade = fade * ~_moved(scene.given, wanted.row)
         return base + (relit - base) * (1 - fade[:, None, None, None]), field
+
+    def _covered(self, image: Tensor, features: Tensor, window: Window | None) -> Window | None:
+        """A window of the image as one of its features, which reach beyond the edges of an image whose sides are no multiples."""
+        if window is None and isinstance(self.field, Field):
+            return None
+        top, left, height, width = window or (0.0, 0.0, 1.0, 1.0)
+        down, across = (side / (self.grain * count) for side, count in zip(image.shape[-2:], features.shape[-2:], strict=True))
+        return top * down, left * across, height * down, width * across
 
     def _present(self, batch: dict[str, Tensor], camera: Tensor, rig: Tensor) -> Reading:
         """The present light."""
@@ -330,11 +337,6 @@ def _labelled(label: Tensor, latent: int, lights: Tensor) -> Reading:
     """A light that is given, whose code is its label's."""
     given = torch.ones(len(label), 1, dtype=torch.bool, device=label.device)
     return Reading(label, label.new_zeros(len(label), latent), given, _light_rows(label, lights), None)
-
-
-def _coarse(side: int, factor: int) -> int:
-    """Length of a side of what the bilateral kind's interaction sees."""
-    return length((number(side) / factor).round().clamp(min=8), 8) if is_open(side) else max(8, round(side / factor))
 
 
 def _expect_known(label: Tensor, which: str, remedy: str) -> None:

@@ -1,0 +1,119 @@
+"""What runs a network while it is timed: torch as it is, torch's compiler, or onnxruntime."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ltnet_pl import InputError
+from ltnet_pl.export import onnx_file, onnx_model, quiet, runner, trace
+from ltnet_pl.export.plain import KINDS
+from ltnet_pl.nets import LTNet
+
+Engine = Literal["eager", "compiled", "onnx"]
+
+Batch = dict[str, Any]
+
+OPSET = 20
+"""Version of ONNX's operators that is timed, `export`'s default."""
+
+
+def check_engine(name: str, device: str, bf16: bool) -> None:
+    """Refuse what is no engine, or cannot run here.
+
+    Raises:
+        InputError: If it is unknown, not installed, or asked for on another device or in another precision than it has.
+    """
+    if name not in get_args(Engine):
+        raise InputError(f"--engines {name!r}: expected some of {', '.join(get_args(Engine))}, separated by commas")
+    if name != "onnx":
+        return
+    if device != "cpu" or bf16:
+        raise InputError("--engines onnx: is timed on the CPU in float32; leave out --device and --bf16, or onnx")
+    for needed in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(needed) is None:
+            raise InputError(f"--engines onnx needs {needed}, which is not installed: pip install 'ltnet_pl[export]'")
+
+
+class Graphs:
+    """ONNX files of networks, each traced once: LTNet's serves all sizes, that of another network one.
+
+    Args:
+        nets: The networks by name, on the CPU.
+    """
+
+    def __init__(self, nets: dict[str, nn.Module]) -> None:
+        self.nets = nets
+        self._files: dict[tuple[str, tuple[int, ...] | None], bytes] = {}
+
+    def run(self, name: str, batch: Batch, threads: int) -> Callable[[], object]:
+        """What has onnxruntime relight the batch's image, with both lights known.
+
+        Args:
+            name: Which network.
+            batch: One sample.
+            threads: Threads of onnxruntime.
+        """
+        net = self.nets[name]
+        inputs = {"image": batch["input"], "depth": batch["depth"]}
+        known = isinstance(net, LTNet)
+        if known:
+            inputs |= {"light": batch["target_light"], "present": batch["input_light"]}
+        key = name, None if known else tuple(batch["input"].shape)
+        if key not in self._files:
+            begun = time.monotonic()
+            self._files[key] = _open(net) if known else _static(net, batch)
+            print(f"{name}: traced for onnxruntime in {time.monotonic() - begun:.0f} s", flush=True)
+        session = runner(self._files[key], list(inputs), threads)
+        return lambda: session(tuple(inputs.values()))
+
+
+class _OfImage(nn.Module):
+    """A network as a function of image and depth; whatever else the batch holds stays as it is."""
+
+    def __init__(self, net: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.net, self.batch = net, batch
+
+    def forward(self, image: Tensor, depth: Tensor) -> Tensor:
+        relit: Tensor = self.net(self.batch | {"input": image, "depth": depth})["relit"]
+        return relit
+
+
+def _open(net: nn.Module) -> bytes:
+    """ONNX file of an LTNet, as `export` writes it."""
+    plain = KINDS["direct"](net)
+    with quiet():
+        return onnx_file(plain, trace(plain, "direct"), "direct", OPSET, False, "")
+
+
+def _static(net: nn.Module, batch: Batch) -> bytes:
+    """ONNX file of any network, for images of the batch's size alone."""
+    inputs = {"image": batch["input"], "depth": batch["depth"]}
+    with quiet(), torch.no_grad():
+        program = torch.export.export(_OfImage(net, batch).eval(), tuple(inputs.values()), strict=False)
+        content: bytes = onnx_model(program, list(inputs), OPSET).SerializeToString()
+    return content
+
+
+def torch_run(net: nn.Module, batch: Batch, compiled: bool, bf16: bool) -> Callable[[], object]:
+    """What has torch relight the batch's image.
+
+    Args:
+        net: The network, on the batch's device.
+        batch: One sample.
+        compiled: By torch's compiler, which works the first time that it is called.
+        bf16: Use autocast to bfloat16.
+    """
+    call: Callable[[Batch], object] = torch.compile(net, dynamic=False) if compiled else net
+
+    def run() -> object:
+        with torch.autocast(batch["input"].device.type, torch.bfloat16, enabled=bf16):
+            return call(batch)
+
+    return run
