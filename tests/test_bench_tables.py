@@ -1,6 +1,7 @@
 """Rows, results and tables of the benchmark."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import bench_tiny
@@ -10,6 +11,7 @@ import yaml
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import _NEUTRAL, config_hash, resolve
 from ltnet_pl.bench.plan import Job, what_is_new, why_stale
+from ltnet_pl.bench.renders import Renders
 from ltnet_pl.bench.results import Result, read_result, write_result
 from ltnet_pl.bench.rows import REFERENCE, Row, read_book
 from ltnet_pl.bench.tables import columns, differences_table, report, table
@@ -277,3 +279,16 @@ def test_scores_that_can_be_had_now_are_new():
     assert what_is_new(result, {"lpips": "no weights", "mps": "no weights"}) is None
     assert what_is_new(result, {}).startswith("LPIPS and MPS could not be computed when it was scored")
     assert what_is_new(made("a"), {}) is None
+
+
+def test_rows_of_two_renders_are_compared_where_the_pictures_are_the_same(tmp_path):
+    results = {
+        "LTNet": [made("LTNet")],
+        "mine": [made("mine", psnr=19.0, data="other")],
+    }
+    against = {"LTNet": None, "mine": "LTNet"}
+    for far, compared in ((1e-4, True), (0.02, False)):
+        (tmp_path / "renders.json").write_text(json.dumps({"d": [14.0, 15.0], "other": [14.0, 15.0 + far]}))
+        text, notes = differences_table(results, against, Renders(tmp_path))
+        assert ("-1.00 [-1.00, -1.00]" in text) == compared
+        assert bool(notes) != compared

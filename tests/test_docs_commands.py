@@ -73,11 +73,12 @@ def test_every_command_is_understood(page, tmp_path, monkeypatch, own_network):
             pages.check_code(step.code)
 
 
-def test_what_is_inline_is_understood(tmp_path, monkeypatch):
-    """docs/results.md names the commands of its tables in running text."""
+@pytest.mark.parametrize(("page", "least"), [("results.md", 10), ("performance.md", 4)])
+def test_what_is_inline_is_understood(tmp_path, monkeypatch, page, least):
+    """The pages of numbers name the commands of their tables in running text."""
     monkeypatch.chdir(tmp_path)
-    found = re.findall(r"`python -m ltnet_pl (bench [^`]+)`", (pages.DOCS / "results.md").read_text())
-    assert len(found) > 10
+    found = re.findall(r"`python -m ltnet_pl (bench [^`]+)`", (pages.DOCS / page).read_text())
+    assert len(found) >= least
     for command in found:
         pages.check_ours(command.split())
 

@@ -238,7 +238,7 @@ def sandbox(tmp_path):
         'case "$*" in "-m pip --version"|-c*) exit 0;; esac\n'
         'echo "$*" >> calls\n'
         '[ -f fail_at ] && [ "$(wc -l < calls)" -eq "$(cat fail_at)" ] && exit 1\n'
-        'while [ $# -gt 0 ]; do [ "$1" = --output ] && mkdir -p "$(dirname "$2")" && : > "$2"; shift; done\n'
+        'while [ $# -gt 0 ]; do case "$1" in --output|--out) mkdir -p "$(dirname "$2")" && : > "$2";; esac; shift; done\n'
         "exit 0\n"
     )
     python.chmod(0o755)
@@ -274,9 +274,9 @@ def test_quickstart_renders_trains_tests_reports_and_then_rests(sandbox):
     install, commands = calls[:2], [call.split()[2] for call in calls[2:]]
     assert install[0].endswith("torch")
     assert install[1].endswith("-e .[render,notebooks,photo,export,demo,docs,dev]")
-    assert commands[0] == "render"
+    assert commands[:2] == ["relight", "render"]
     assert commands[-1] == "report"
-    assert set(commands) == {"render", "fit", "test", "report"}
+    assert set(commands) == {"relight", "render", "fit", "test", "report"}
     assert commands.count("test") == commands.count("fit") + 2  # LTNet has two rows, and a copy of the input has nothing to train
     assert "report.html" in first.stdout.splitlines()[-1]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import Config, build_net, config_hash, digest_of, resolve
 from ltnet_pl.bench.hashes import data_hash
+from ltnet_pl.bench.renders import Renders
 from ltnet_pl.bench.results import Result
 from ltnet_pl.bench.rows import REFERENCE, Book, Row
 from ltnet_pl.bench.scoring import Lists, Readings, has_light_stream, lists_of, read_readings
@@ -147,7 +148,9 @@ def reads(config: Config) -> bool:
     return bool(model["loss"]["light"] or model["loss"]["relit_light"] or label_dropout != 0)
 
 
-def why_stale(job: Job, result: Result, reference: Job | None, reference_code: str | None = None) -> str | None:
+def why_stale(
+    job: Job, result: Result, reference: Job | None, reference_code: str | None = None, renders: Renders | None = None
+) -> str | None:
     """Why a result does not stand for its job any more; None where it does.
 
     Args:
@@ -155,10 +158,12 @@ def why_stale(job: Job, result: Result, reference: Job | None, reference_code: s
         result: What was found on disk.
         reference: The job whose light stream the job's network borrows.
         reference_code: Hash of the code of that job's result; None where it has none, or its code shall not matter.
+        renders: What is known of other renders of the data.
     """
     if result.config != job.config_hash:
         return "its configuration has changed"
-    if job.data_hash is not None and result.data != job.data_hash:
+    other = job.data_hash is not None and result.data != job.data_hash
+    if other and not (renders is not None and renders.same(result.data, str(job.data_hash))):
         return "the data has changed"
     if job.borrows and reference is not None and result.stream != reference.config_hash:
         return f"the configuration of {REFERENCE}, whose light stream read its guides, has changed"

@@ -12,6 +12,7 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.confirm import Confirmer
 from ltnet_pl.bench.hashes import code_hash
 from ltnet_pl.bench.plan import Job, Planner, parse_numbers, parse_rows, what_is_new, why_stale
+from ltnet_pl.bench.renders import Renders
 from ltnet_pl.bench.results import Result, read_result
 from ltnet_pl.bench.rows import REFERENCE, Book, Row, read_book
 from ltnet_pl.bench.scorer import COUNTED_SIZE, Scorer
@@ -88,14 +89,20 @@ def quality(
     plan = planner.jobs(chosen, numbers)
     references = {job.seed: job for job in plan if job.row.name == REFERENCE}
     references |= {seed: planner.job(book.rows[REFERENCE], seed) for seed in numbers if seed not in references}
+    renders = Renders(folder / planner.label)
     if not table:
+        for job in plan:
+            if job.data_hash is not None and job.lists is not None:
+                renders.add(job.data_hash, job.lists)
         with torch_threads(threads or max(1, cores() // jobs)) as count:
             scorer = Scorer(references, folder, metrics)
-            work = Confirmer(plan, scorer, jobs) if confirm else _Bench(plan, scorer, redo, jobs, count)
+            work = Confirmer(plan, scorer, jobs) if confirm else _Bench(plan, scorer, renders, redo, jobs, count)
             failures, tried = work.run(), len(work.pending)
     given = {"tier": tier, "rows": rows, "seeds": seeds, "add": add, "steps": steps, "size": size}
     said = [f"--{key} {value}" for key, value in given.items() if value is not None]
-    print(_tables(" ".join(["python -m ltnet_pl bench quality", *said, "--table"]), book, chosen, plan, references, folder))
+    print(
+        _tables(" ".join(["python -m ltnet_pl bench quality", *said, "--table"]), book, chosen, plan, references, folder, renders)
+    )
     if failures:
         raise InputError(
             f"{len(failures)} of {tried} runs failed, see above: {'; '.join(failures)}; run the same command again to go on"
@@ -120,8 +127,8 @@ class _Bench:
     Training runs in child processes, `side` at a time; this process scores each run as it is done.
     """
 
-    def __init__(self, plan: Sequence[Job], scorer: Scorer, redo: bool, side: int, threads: int) -> None:
-        self.scorer, self.redo, self.side = scorer, redo, side
+    def __init__(self, plan: Sequence[Job], scorer: Scorer, renders: Renders, redo: bool, side: int, threads: int) -> None:
+        self.scorer, self.renders, self.redo, self.side = scorer, renders, redo, side
         self.trainer = Trainer(threads, scorer.code)
         self.failures: list[str] = []
         self.pending: list[Job] = []
@@ -144,11 +151,11 @@ class _Bench:
     def _valid(self, job: Job) -> bool:
         """Whether a job's result stands; where only its scores do not, and its weights are of other code or gone, it must."""
         result, reference = self.scorer.found(job), self.scorer.references[job.seed]
-        if result is None or why_stale(job, result, reference) is not None:
+        if result is None or why_stale(job, result, reference, renders=self.renders) is not None:
             return False
         known = self.scorer.found(reference)
         code = self.scorer.code if reference in self.pending else None if known is None else known.code
-        why = why_stale(job, result, reference, code) or what_is_new(result, self.scorer.metrics.absent)
+        why = why_stale(job, result, reference, code, self.renders) or what_is_new(result, self.scorer.metrics.absent)
         if self.redo:
             return why is None and result.code == self.scorer.code
         if why is not None and not job.trained(self.scorer.code):
@@ -235,7 +242,15 @@ class _Bench:
         )
 
 
-def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], references: dict[int, Job], folder: Path) -> str:
+def _tables(
+    command: str,
+    book: Book,
+    rows: Sequence[Row],
+    plan: Sequence[Job],
+    references: dict[int, Job],
+    folder: Path,
+    renders: Renders,
+) -> str:
     """The tables of what is there, with a note on each result that is not of today's configuration, data or code."""
     found: dict[str, list[Result]] = {}
     notes, other_code, code = [], [], code_hash()
@@ -245,7 +260,7 @@ def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], 
             notes.append(f"{job.name}: no result yet.")
             continue
         known = read_result(folder, job.tier, REFERENCE, job.seed)
-        why = why_stale(job, result, references[job.seed], None if known is None else known.code)
+        why = why_stale(job, result, references[job.seed], None if known is None else known.code, renders)
         if why is not None:
             notes.append(f"{job.name}: left out; {why} since it was trained: run the command without --table.")
             continue
@@ -260,15 +275,21 @@ def _tables(command: str, book: Book, rows: Sequence[Row], plan: Sequence[Job], 
     mixed = [name for name, results in found.items() if len({result.code for result in results}) > 1]
     if mixed:
         notes.append(f"a mean over several states of the code: {', '.join(mixed)}.")
-    renders: dict[str, list[str]] = {}
+    of: dict[str, list[str]] = {}
     for result in (result for results in found.values() for result in results):
-        renders.setdefault(result.data, []).append(f"{result.row}, seed {result.seed}")
-    if len(renders) > 1:
-        # another kind of processor rounds otherwise, and the files are other bytes
-        notes.append(f"of {len(renders)} renders of the data: {' | '.join('; '.join(names) for names in renders.values())}.")
+        of.setdefault(result.data, []).append(f"{result.row}, seed {result.seed}")
+    if len(of) > 1:
+        notes.append(f"of {len(of)} renders of the data: {' | '.join('; '.join(names) for names in of.values())}.")
+        first = next(iter(of))
+        apart = [renders.apart(first, other) for other in of]
+        if all(dB is not None for dB in apart):
+            most = max(dB for dB in apart if dB is not None)
+            notes.append(
+                f"on none of the test scenes does copying the input differ by more than {most:.4f} dB between these renders."
+            )
     timing, milliseconds = _times(folder)
     against = {row.name: book.against(row, found) for row in rows}
-    return report(command, rows, found, against, notes, milliseconds, timing)
+    return report(command, rows, found, against, notes, milliseconds, timing, renders)
 
 
 def _times(folder: Path) -> tuple[str, dict[str, float]]:

@@ -185,16 +185,21 @@ def _relight(
         at += len(batch["name"])
     means = {key: _short(value) for key, value in metrics.compute().items()}
     metrics.reset()
-    by_scene: dict[str, list[int]] = {}
-    for i, pair in enumerate(_pairs(data)):
-        by_scene.setdefault(pair.input.scene, []).append(i)
-    scenes: dict[str, list[float]] = {}
-    for key in values[0]:
-        all_values = torch.cat([value[key].cpu().double() for value in values])
-        scenes[key] = [_short(all_values[by_scene[scene]].mean()) for scene in sorted(by_scene)]
+    scenes = {
+        key: [_short(mean) for mean in scene_means(torch.cat([value[key].cpu().double() for value in values]), data)]
+        for key in values[0]
+    }
     inputs, guides = zip(*codes, strict=True) if codes else ((), ())
     readings = Readings(torch.cat(inputs), torch.cat(guides)) if codes else None
     return means, scenes, readings
+
+
+def scene_means(values: Tensor, data: RelightDataModule) -> list[float]:
+    """Means of values ``(N,)`` of the test pairs over the pairs of each scene, by the names of the scenes."""
+    by_scene: dict[str, list[int]] = {}
+    for i, pair in enumerate(_pairs(data)):
+        by_scene.setdefault(pair.input.scene, []).append(i)
+    return [values[by_scene[scene]].mean().item() for scene in sorted(by_scene)]
 
 
 def _identity(net: nn.Module, data: RelightDataModule) -> dict[str, float]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ltnet_pl.bench.renders import Renders
 from ltnet_pl.bench.results import Result
 from ltnet_pl.bench.rows import Row
 from ltnet_pl.bootstrap import Difference, difference
@@ -125,15 +126,18 @@ def readings_table(results: Mapping[str, Sequence[Result]]) -> str | None:
     return table(with_stream, shown)
 
 
-def differences_table(results: Mapping[str, Sequence[Result]], against: Mapping[str, str | None]) -> tuple[str, list[str]]:
+def differences_table(
+    results: Mapping[str, Sequence[Result]], against: Mapping[str, str | None], renders: Renders | None = None
+) -> tuple[str, list[str]]:
     """Each row against another, with intervals from a bootstrap over scenes.
 
-    Seeds are compared where both results are of the same data and code. Where no seed is, the code being the only difference, the
-    line says ``other code`` and no numbers.
+    Seeds are compared where both results are of the same code, and of the same data or of renders of the same pictures. Where no
+    seed is, the code being the only difference, the line says ``other code`` and no numbers.
 
     Args:
         results: Results of each row, one per seed.
         against: The row that each is held against; None for none.
+        renders: What is known of the renders that they are of.
 
     Returns:
         The table, and what could not be compared.
@@ -146,7 +150,7 @@ def differences_table(results: Mapping[str, Sequence[Result]], against: Mapping[
         if other is None:
             continue
         reference = {r.seed: r for r in results[other]}
-        common = [r for r in of if r.seed in reference and r.data == reference[r.seed].data]
+        common = [r for r in of if r.seed in reference and _same_data(r, reference[r.seed], renders)]
         if not common:
             notes.append(f"{name}: not compared; it has no seed in common with {other} on the same data.")
             continue
@@ -170,6 +174,10 @@ def differences_table(results: Mapping[str, Sequence[Result]], against: Mapping[
     return (markdown(head, body) if body else ""), notes
 
 
+def _same_data(one: Result, other: Result, renders: Renders | None) -> bool:
+    return one.data == other.data or (renders is not None and renders.same(one.data, other.data))
+
+
 def _interval(found: Difference, digits: int) -> str:
     return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
 
@@ -182,6 +190,7 @@ def report(
     notes: Sequence[str],
     milliseconds: Mapping[str, float],
     timing: str,
+    renders: Renders | None = None,
 ) -> str:
     """All tables of a tier as Markdown.
 
@@ -193,6 +202,7 @@ def report(
         notes: What a reader must know of single results.
         milliseconds: Time of one image by row.
         timing: On what that was measured.
+        renders: What is known of the renders that the results are of.
     """
     known = {row.name: list(results[row.name]) for row in rows if results.get(row.name)}
     everything = [r for of in known.values() for r in of]
@@ -214,7 +224,7 @@ def report(
     readings = readings_table(known)
     if readings:
         parts += ["## Readings of the light stream, inputs and guides of the test pairs", source, readings]
-    differences, incomparable = differences_table(known, against)
+    differences, incomparable = differences_table(known, against, renders)
     if differences:
         title = "## Differences, label light, with 95 % intervals of a bootstrap over test scenes"
         parts += [title, source, differences]

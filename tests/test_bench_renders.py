@@ -1,0 +1,56 @@
+"""Results of several renders of the same pictures stand side by side; those of other pictures do not."""
+# ruff: noqa: F811 - fixtures are imported
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from bench_tiny import bench, data, foreign  # noqa: F401 - fixtures go by name
+from PIL import Image
+
+from ltnet_pl import InputError
+from ltnet_pl.bench.renders import Renders
+
+
+def rendered_anew(data, folder, change):
+    """The set with every image through a function, in other bytes."""
+    shutil.copytree(data, folder)
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as image:
+            pixels = np.array(image)
+        Image.fromarray(change(pixels)).save(path, compress_level=0)
+    return folder
+
+
+def test_a_result_stands_for_other_bytes_of_the_same_pictures(bench, data, tmp_path, capsys):
+    bench.one_to_one()
+    assert bench("--rows=CopyInput") == 0
+    path = bench.results / "tiny" / "CopyInput-seed0.json"
+    first = path.read_bytes()
+    bench.data = rendered_anew(data, tmp_path / "again", lambda pixels: pixels)
+    capsys.readouterr()
+    assert bench("--rows=CopyInput") == 0
+    assert "1 runs, 0 to do" in capsys.readouterr().out
+    assert path.read_bytes() == first
+    known = json.loads((bench.results / "tiny" / "renders.json").read_text())
+    assert len(known) == 2
+    assert json.loads(first)["data"] in known
+    assert len(next(iter(known.values()))) == 2  # test scenes
+
+    bench.data = rendered_anew(data, tmp_path / "other", lambda pixels: pixels // 2)
+    assert bench("--rows=CopyInput") == 0
+    assert "1 runs, 1 to do" in capsys.readouterr().out
+    assert json.loads(path.read_bytes())["data"] != json.loads(first)["data"]
+
+
+def test_what_is_not_known_is_not_the_same(tmp_path):
+    renders = Renders(tmp_path)
+    assert renders.same("a", "a")
+    assert renders.apart("a", "b") is None
+    assert not renders.same("a", "b")
+    (tmp_path / "renders.json").write_text('{"a": [14.0], "b": [14.0, 14.0]}')
+    assert not Renders(tmp_path).same("a", "b")
+    (tmp_path / "renders.json").write_text('["a"]')
+    with pytest.raises(InputError, match=r"renders\.json.*delete it"):
+        Renders(tmp_path)
