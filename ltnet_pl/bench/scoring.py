@@ -186,7 +186,7 @@ def _relight(
     means = {key: _short(value) for key, value in metrics.compute().items()}
     metrics.reset()
     scenes = {
-        key: [_short(mean) for mean in scene_means(torch.cat([value[key].cpu().double() for value in values]), data)]
+        key: [round(mean, 4) for mean in scene_means(torch.cat([value[key].cpu().double() for value in values]), data)]
         for key in values[0]
     }
     inputs, guides = zip(*codes, strict=True) if codes else ((), ())
