@@ -104,8 +104,8 @@ $(RUNS)/report.html: | $(ROWS:%=$(RUNS)/%/.tested) $(RUNS)/ltnet/.tested-label
 
 # First of all a picture, by the weights in the package: it takes seconds, all that follows takes minutes. A file by itself, not a
 # stamp: relight writes none unless it is whole.
-EXAMPLE := ltnet_pl/demo/examples/room
-LIT := $(RUNS)/room_from_east.jpg
+EXAMPLE := ltnet_pl/demo/examples/things
+LIT := $(RUNS)/things_from_east.jpg
 
 $(LIT): | $(INSTALLED)
 	@mkdir -p $(@D)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
 from ltnet_pl import InputError, vidit
+from ltnet_pl.photo.rounding import step_of, unrounded
 from ltnet_pl.vidit.files import BROKEN, PNG, load_bytes
 
 _EXR = b"\x76\x2f\x31\x01"
@@ -32,8 +33,10 @@ def read_depth(path: Path, photo_size: tuple[int, int], inverse: bool = False) -
     ground shows that the wrong one was said, a warning says so.
 
     * ``.npy``: VIDIT's pickled dict, read without running it, or a plain array of floats, ``(h, w)`` or ``(h, w, 1)``.
-    * PNG: grey of 16 bits; of 8 bits with a warning, since its 255 steps show in every slope.
+    * PNG: grey of 16 bits; of 8 bits with a warning, since 255 steps say little of slopes.
     * ``.exr``: the channel Z, else the only one, else Y.
+
+    Values that were rounded to equal steps, as integers are, are smoothed by less than they were rounded (`rounding.unrounded`).
 
     Orientation tags of depth files are not looked at: depth is upright, as the photograph after its own tag.
 
@@ -64,6 +67,9 @@ def read_depth(path: Path, photo_size: tuple[int, int], inverse: bool = False) -
     height, width = depth.shape
     _check_size(path, height, width)
     _check_shape(path, (height, width), photo_size)
+    step = step_of(depth)
+    if step is not None:
+        depth = unrounded(depth, step)
     if inverse:
         depth = _reciprocal(path, depth)
     if looks_inverted(depth):
@@ -163,7 +169,7 @@ def _png(path: Path, data: bytes) -> NDArray[Any]:
         raise InputError(f"{path}: the depth is truncated or damaged ({error}); fetch or write it again") from error
     if bits == 8:
         warnings.warn(
-            f"{path}: has 8 bits, so at most 255 depths, whose steps show in every slope; write 16 bits, .npy or .exr",
+            f"{path}: has 8 bits, so at most 255 depths, from which slopes can only be guessed; write 16 bits, .npy or .exr",
             stacklevel=3,
         )
     return values

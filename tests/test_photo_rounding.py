@@ -1,0 +1,69 @@
+"""Depth that was rounded: known answers on a plane with a box, and what holds for any depth."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ltnet_pl.photo.rounding import step_of, unrounded
+
+
+def plane_with_a_box(height=192, width=256):
+    """Depth of a floor that recedes, of a tilted box on it, and of sky above."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) / height
+    depth = 1 / (0.2 + 0.8 * rows + 0.1 * columns)
+    box = (rows > 0.4) & (rows < 0.7) & (columns > 0.5) & (columns < 0.8)
+    depth = np.where(box, 1 / (1.0 + 0.3 * columns), depth)
+    return np.where(rows < 0.1, 0, depth), box
+
+
+def slopes(depth):
+    return np.stack(np.gradient(depth))
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_slopes_of_a_rounded_scene_come_back(bits):
+    depth, box = plane_with_a_box()
+    step = depth.max() / (2**bits - 1)
+    rounded = (np.round(depth / step) * step).astype(np.float32)
+    assert step_of(rounded) == pytest.approx(step, rel=1e-3)
+    smooth = unrounded(rounded, step)
+    # inside the box, away from its edges
+    inside = np.zeros_like(box)
+    inside[90:122, 140:190] = True
+    off, before = (np.abs(slopes(d) - slopes(depth))[:, inside].mean() for d in (smooth, rounded))
+    assert off < before / 5
+    # and no edge has moved or melted
+    assert np.array_equal(smooth > 0, depth > 0)
+    assert np.abs(smooth - depth).max() <= step * 1.001
+
+
+@given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=24), elements=st.integers(0, 6)))
+def test_what_is_smoothed_rounds_to_what_it_was(values):
+    depth = values.astype(np.float32)
+    step = step_of(depth)
+    if len(np.unique(depth[depth > 0])) < 2:
+        assert step is None
+        return
+    smooth = unrounded(depth, step)
+    assert np.abs(smooth - depth).max() <= step / 2 * 1.0001
+    assert np.array_equal(smooth > 0, depth > 0)
+
+
+def test_only_even_steps_are_rounded():
+    generator = np.random.default_rng(0)
+    values = generator.uniform(1, 2, (40, 50)).astype(np.float32)
+    assert step_of(values) is None
+    assert step_of(np.full((20, 20), 3.0, np.float32)) is None
+    assert step_of(np.zeros((20, 20), np.float32)) is None
+    levels = generator.integers(1, 256, (40, 50))
+    assert step_of((levels / 255).astype(np.float32)) == pytest.approx(1 / 255, rel=1e-3)
+    assert step_of((257 * levels).astype(np.float32)) == 257
+    assert step_of((generator.integers(0, 65536, (400, 500)) / 65535).astype(np.float32)) == pytest.approx(1 / 65535, rel=1e-2)
+
+
+def test_a_plane_stays_a_plane():
+    depth = (np.arange(64, dtype=np.float32)[:, None] + 2 * np.arange(80, dtype=np.float32)) + 1
+    smooth = unrounded(depth, 1.0)
+    np.testing.assert_allclose(smooth[12:-12, 12:-12], depth[12:-12, 12:-12], atol=1e-3)
