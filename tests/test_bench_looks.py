@@ -16,6 +16,7 @@ from ltnet_pl.bench.sheets import Line, Tile, sheet, write_within
 from ltnet_pl.bench.turning import turning
 from ltnet_pl.cli import main
 from ltnet_pl.light import Light, angular_distance
+from ltnet_pl.relight.relighter import PRETRAINED
 from ltnet_pl.vidit import Pair, View
 
 
@@ -306,3 +307,12 @@ def test_sets_that_were_not_rendered_are_refused(call, runs, vidit_copy, tmp_pat
     ):
         call([runs["copy-seed0"]], scenes=2, **given)
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_in_a_file_of_their_own_are_a_row_too(tmp_path):
+    (method,) = trained.load_methods([f"shipped={PRETRAINED}"], "guide")
+    assert (method.name, method.reads, method.net.light) == ("shipped", True, "guide")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"broken\.safetensors.*expected what .*export RUN OUT --to safetensors"):
+        trained.load_methods([str(broken)])

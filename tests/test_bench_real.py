@@ -228,7 +228,7 @@ def test_the_command_prints_tables_and_writes_panels(made_up, tmp_path, capsys):
     printed = capsys.readouterr().out
     for head in ("| images |", "| Direction of the input: true, then read as |", "| temperatures |", "| object |"):
         assert head in printed
-    command = f"python -m ltnet_pl bench real {run} --data {made_up} --output {tmp_path / 'out'} --size 32"
+    command = f"python -m ltnet_pl bench real {run} {made_up} --output {tmp_path / 'out'} --size 32"
     # every table says which command prints it, and of whose weights it tells
     assert printed.count(f"`{command}`; checkpoint last.ckpt of tiny;") == 5
     panels = sorted(path.name for path in (tmp_path / "out").iterdir())

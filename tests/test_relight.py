@@ -9,11 +9,11 @@ from nets_small import awake
 from scenes import picture, scene, stored_depth, trace
 
 from ltnet_pl import InputError
-from ltnet_pl.light import Light, angular_distance, light_tensor, planckian, to_linear
+from ltnet_pl.light import Light, angular_distance, decode, light_tensor, planckian, to_linear
 from ltnet_pl.nets import LTNet
 from ltnet_pl.relight import Relighter
 from ltnet_pl.relight import relighter as module
-from ltnet_pl.relight.relighter import HALO, strips
+from ltnet_pl.relight.relighter import HALO, _as_read, strips
 
 SOUTH, EAST = Light(azimuth=180, temperature=5500), Light(azimuth=90, temperature=3000)
 
@@ -225,3 +225,10 @@ def test_memory_of_a_strip_is_bounded(photo, monkeypatch):
         prepared.relight(EAST)
     assert largest <= 64 * (40_000 + 2 * HALO * 1200)
     assert not prepared._views
+
+
+def test_a_reading_is_no_hotter_than_what_was_trained_on():
+    code = torch.tensor([[0.0, 1.0, -1.2]])
+    assert decode(code)[0, 1] > 6500
+    assert _as_read(code) == Light(0.0, 6500.0)
+    assert _as_read(torch.tensor([[1.0, 0.0, 1.2]])) == Light(90.0, 2500.0)

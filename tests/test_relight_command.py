@@ -149,6 +149,12 @@ def test_a_temperature_beyond_the_trained_range_is_said(run, photo):
     assert "note: colour temperature 9000 K is outside the trained range" in out
 
 
+def test_an_animation_says_so_once(run, photo):
+    status, out, err = run(photo, "--temperature", 9000, "--orbit", 4)
+    assert (status, err) == (0, "")
+    assert out.count("outside the trained range") == 1
+
+
 def test_nothing_is_overwritten(run, photo):
     there = photo.with_name("shed_E.png")
     there.write_bytes(b"mine")

@@ -34,7 +34,7 @@ def real(checkpoint: str, data: str, output: str | None = None, size: int = 256)
     Raises:
         InputError: If there is no checkpoint, or the folder lacks something or holds something else.
     """
-    flags = {name: value for name, value in locals().items() if name != "checkpoint"}
+    flags = {"output": output, "size": size}
     if size < SMALLEST:
         raise InputError(f"--size {size}; expected {SMALLEST} or more: raise it")
     folder = Path(data)
@@ -44,7 +44,7 @@ def real(checkpoint: str, data: str, output: str | None = None, size: int = 256)
             "correct the path"
         )
     (method,) = load_methods([checkpoint])
-    origin = provenance(real, [checkpoint], flags)
+    origin = provenance(real, [checkpoint, data], flags)
     source = f"`{origin['command']}`; checkpoint {method.checkpoint.name} of {method.name}; {origin['machine']}; {origin['date']}"
     parts = {"readings": readings, "temperatures": transfer, "photostereo": photostereo}
     for name, part in parts.items():

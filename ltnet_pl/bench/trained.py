@@ -24,9 +24,12 @@ from ltnet_pl.bench.training import checkpoint
 from ltnet_pl.data import AnyToAnyDataModule
 from ltnet_pl.data.datasets import PairDataset
 from ltnet_pl.metrics import quantize
-from ltnet_pl.weights import load_net
+from ltnet_pl.weights import load_net, load_weights
 
 LightFrom = Literal["label", "guide"]
+
+WEIGHTS = ".safetensors"
+"""How the name of a file of weights ends, which is no checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def load_methods(runs: Sequence[str], light: LightFrom = "label") -> list[Method
     """The networks of finished runs.
 
     Args:
-        runs: Run folders, whose ``checkpoints/last.ckpt`` is taken, or checkpoint files; ``NAME=PATH`` names a row, else it is
-            named after its run folder, without ``-seedN`` where that leaves all names different.
+        runs: Run folders, whose ``checkpoints/last.ckpt`` is taken, or checkpoint or safetensors files; ``NAME=PATH`` names a
+            row, else it is named after its run folder, without ``-seedN`` where that leaves all names different.
         light: Where networks whose light stream was trained take the lights from. The others have labels alone, and with
             ``guide`` their name says so.
 
@@ -76,13 +79,21 @@ def load_methods(runs: Sequence[str], light: LightFrom = "label") -> list[Method
             raise InputError(f"two rows are called {name}; expected names that differ: give NAME=PATH for them")
     methods = []
     for name, file in zip(names, files, strict=True):
-        net: Any = load_net(file)
-        reading = has_light_stream(net) and reads(trained_config(file))
+        net, reading = _network(file)
         ask(net, light if reading else "label")
         if light == "guide" and not reading and getattr(net, "light", None):
             name += " (label)"
         methods.append(Method(name, file, net, reading))
     return methods
+
+
+def _network(file: Path) -> tuple[Any, bool]:
+    """The network of a file, and whether it has a light stream that was trained."""
+    if file.suffix == WEIGHTS:
+        net: Any = load_weights(file)
+        return net, has_light_stream(net) and not net.told
+    net = load_net(file)
+    return net, has_light_stream(net) and reads(trained_config(file))
 
 
 def _split(run: str) -> tuple[str | None, Path]:
@@ -99,7 +110,7 @@ def _checkpoint(path: Path) -> Path:
         raise InputError(
             f"RUNS {path}: there is no {file}; expected the folder of a finished run, or a checkpoint: run fit first"
         )
-    if not zipfile.is_zipfile(file):
+    if file.suffix != WEIGHTS and not zipfile.is_zipfile(file):
         raise InputError(f"RUNS {file}: is broken or no checkpoint; expected a file that fit wrote: choose another")
     return file
 

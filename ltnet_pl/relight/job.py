@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -117,7 +117,7 @@ def relight(
     with warnings.catch_warnings():
         # a line for the user, not for the programmer
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}")
+        warnings.showwarning = _noting()
         relighter = Relighter.pretrained(device) if weights is None else Relighter.from_run(weights, device)
         # loaded once for all photographs
         model = DepthEstimator(depth_model, device) if "estimate" in (depth, guide_depth) else None
@@ -140,6 +140,18 @@ def relight(
                 write_photo(target, replace(photo, pixels=relit), overwrite=overwrite)
             height, width = photo.pixels.shape[:2]
             print(f"{target}: {width} x {height} px, {time.perf_counter() - begin:.1f} s")
+
+
+def _noting() -> Callable[..., None]:
+    """What prints a warning as a note, the same words once: an animation repeats itself with every frame."""
+    said = set[str]()
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"note: {message}")
+
+    return note
 
 
 def _asked(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ltnet_pl import InputError
 from ltnet_pl.geometry import resampled, size_within
-from ltnet_pl.light import Light, clamp_temperature, decode, light_tensor, planckian, to_display, to_linear
+from ltnet_pl.light import TEMPERATURES, Light, clamp_temperature, decode, light_tensor, planckian, to_display, to_linear
 from ltnet_pl.nets import LTNet
 from ltnet_pl.nets.fields import Window
 from ltnet_pl.nets.scene import Reading, Scene, View
@@ -121,10 +121,7 @@ class Relighter:
             "input_light": self._unknown()["target_light"] if present is None else self._lights(clamp_temperature(present)),
         }
         scene = self.net.prepare(batch)
-        azimuth, kelvin = decode(scene.present.code)[0].tolist()
-        if present is None:
-            present = Light(azimuth, min(max(kelvin, 1000.0), 20000.0))
-        return Prepared(self, image, whole, scene, present)
+        return Prepared(self, image, whole, scene, _as_read(scene.present.code) if present is None else present)
 
     @torch.inference_mode()
     def read(self, guide: Image, depth: Depth | None = None) -> Light:
@@ -133,9 +130,7 @@ class Relighter:
         Raises:
             InputError: As `prepare`.
         """
-        code = self._of_guide(guide, depth).code
-        azimuth, kelvin = decode(code)[0].tolist()
-        return Light(azimuth, min(max(kelvin, 1000.0), 20000.0))
+        return _as_read(self._of_guide(guide, depth).code)
 
     def _of_guide(self, guide: Image, depth: Depth | None) -> Reading:
         _check_image(guide, "guide")
@@ -295,6 +290,12 @@ def strips(height: int, width: int, pixels: int | None = None) -> Iterator[Strip
     for first in range(0, height, rows):
         last = min(first + rows, height)
         yield Strip(first, last, max(0, first - HALO), min(height, last + HALO))
+
+
+def _as_read(code: Tensor) -> Light:
+    """The light of a code that was read; a temperature beyond those of the training is an error of some kelvin."""
+    azimuth, kelvin = decode(code)[0].tolist()
+    return Light(azimuth, min(max(kelvin, float(TEMPERATURES[0])), float(TEMPERATURES[-1])))
 
 
 def _reduced(image: Image, side: int) -> Image:
