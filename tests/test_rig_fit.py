@@ -174,7 +174,7 @@ def _computed(scene, at):
     return torch.stack([x.prod(dim=1)[0, ::2, ::2][scene.used] for x in light])
 
 
-# the shadows of steep light are short, here a pixel or two, and say less
+# the shadows of steep light are short, a pixel or two, and say less: they explain 0.8995 to 0.906, by how a machine rounds
 @pytest.mark.parametrize(("rig", "within", "explained"), [(RIG, 0.03, 0.9), (Rig(0.6, 1.1), 0.1, 0.89)])
 def test_rig_and_cameras_of_closed_form_scenes_are_recovered(rig, within, explained, tmp_path):
     told = []
