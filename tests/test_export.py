@@ -100,7 +100,7 @@ def test_onnx_forms_of_what_the_exporter_lacks(quiet):
 
 @pytest.fixture
 def quiet():
-    with job._quiet():
+    with job.quiet():
         yield
 
 

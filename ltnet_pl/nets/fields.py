@@ -67,13 +67,12 @@ class Field(nn.Module):
         Returns:
             The relit image, unclamped, and the field.
         """
-        spread = functional.pixel_shuffle(self.spread(features), self.fold)
         height, width = image.shape[-2:]
         if window is None:
+            spread = functional.pixel_shuffle(self.spread(features), self.fold)
             spread = spread[..., : forgotten(height), : forgotten(width)]
         else:
-            # what tells a feature's own pixels apart belongs to them alone: between other pixels it would be a grid
-            spread = windowed(functional.avg_pool2d(spread, self.fold), (height, width), window)
+            spread = windowed(self._level(features), (height, width), window)
         field = self.head(functional.silu(self.merge(torch.cat([spread, seen], dim=1))))
         if self.kind == "direct":
             return field, field
@@ -82,6 +81,16 @@ class Field(nn.Module):
         gain, *offset = field.split(3, dim=1)
         relit = image * torch.exp(bent(gain))
         return (relit + offset[0] if offset else relit), field
+
+    def _level(self, features: Tensor) -> Tensor:
+        """What a feature gives to its pixels on average.
+
+        What tells them apart belongs to them alone: between pixels of another resolution it would be a grid.
+        """
+        weight, bias = self.spread.weight, self.spread.bias
+        assert bias is not None
+        apart = (-1, self.fold**2)
+        return functional.conv2d(features, weight.unflatten(0, apart).mean(dim=1), bias.unflatten(0, apart).mean(dim=1))
 
 
 def windowed(x: Tensor, size: tuple[int, int], window: Window | None) -> Tensor:
