@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ltnet_pl.geometry.open_sizes import is_open
+
 Window = tuple[float, float, float, float]
 """Top, left, height and width as fractions."""
 
@@ -71,9 +73,12 @@ def _between(length: int, points: int, begin: float, extent: float, like: Tensor
 
 def _neighbours(values: Tensor, rows: Tensor, columns: Tensor) -> Iterator[Tensor]:
     """The four of the values ``(B, C, h, w)`` around each pixel, the upper and the lower of the left column first."""
-    # columns first, while the rows are few: single numbers are picked slowly, rows are copied; and not by brackets, for which an
-    # export transposes all of it twice
+    # Rows are copied whole, single numbers are picked slowly: so columns first, but where a strip needs few of the rows. And not
+    # by brackets, for which an export transposes all of it twice.
+    count, height = rows.shape[-1], values.shape[-2]
+    few = not is_open(count, height) and count < height
     for column in columns:
-        picked = values.index_select(-1, column)
+        picked = values if few else values.index_select(-1, column)
         for row in rows:
-            yield picked.index_select(-2, row)
+            there = picked.index_select(-2, row)
+            yield there.index_select(-1, column) if few else there
