@@ -89,8 +89,8 @@ class Field(nn.Module):
         """
         weight, bias = self.spread.weight, self.spread.bias
         assert bias is not None
-        apart = (-1, self.fold**2)
-        return functional.conv2d(features, weight.unflatten(0, apart).mean(dim=1), bias.unflatten(0, apart).mean(dim=1))
+        weight, bias = (x.view(-1, self.fold**2, *x.shape[1:]).mean(dim=1) for x in (weight, bias))
+        return functional.conv2d(features, weight, bias)
 
 
 def windowed(x: Tensor, size: tuple[int, int], window: Window | None) -> Tensor:
