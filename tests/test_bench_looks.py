@@ -244,7 +244,7 @@ def test_the_commands_refuse_other_versions_in_one_line(what, runs, vidit_copy, 
 
 
 def test_runs_without_a_checkpoint_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"RUNS .*: there is no .*last.ckpt; expected the folder of a finished run"):
+    with pytest.raises(InputError, match=r"RUNS .*: there is no .*last.ckpt; expected a finished run's folder"):
         trained.load_methods([str(tmp_path)])
     (tmp_path / "x.ckpt").write_text("nothing")
     with pytest.raises(InputError, match=r"x.ckpt: is broken or no checkpoint"):

@@ -17,12 +17,11 @@ from ltnet_pl.bench.real_frames import read_matrix, readings, transfer
 def test_wrong_flags_are_named(made_up, tmp_path):
     with pytest.raises(InputError, match=r"--size 8; expected 32 or more"):
         real("x", str(made_up), size=8)
-    with pytest.raises(
-        InputError, match=r"--data nowhere: is no folder; expected the sample data, with the .*: correct the path"
-    ):
+    with pytest.raises(InputError, match=r"DATA nowhere: is no folder; expected the sample data, with the .*: correct the path"):
         real("x", "nowhere")
     with pytest.raises(
-        InputError, match=r"there is no .*; expected the folder of a finished run, or a checkpoint: run fit first"
+        InputError,
+        match=r"there is no .*; expected a finished run's folder, a checkpoint or a safetensors file",
     ):
         real(str(tmp_path / "no.ckpt"), str(made_up))
 
@@ -42,9 +41,7 @@ def test_wrong_flags_are_named(made_up, tmp_path):
 )
 def test_missing_folders_are_named(part, missing, copied):
     shutil.rmtree(copied / missing)
-    with pytest.raises(
-        InputError, match=rf"--data .*: has no folder {missing}; expected the sample data as its README describes"
-    ):
+    with pytest.raises(InputError, match=rf"DATA .*: has no folder {missing}; expected the sample data as its README describes"):
         part(method(Cheat()), copied, 32)
 
 

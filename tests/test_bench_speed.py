@@ -58,11 +58,12 @@ def test_mistakes_are_said(run, capsys):
     assert run("--rows=gone") == 2
     capsys.readouterr()
     for flags, said in (
-        (["--sizes=32,8"], "--sizes 32,8: expected whole numbers of 16 or more"),
+        (["--sizes=32,8"], "--sizes 8: expected 16 or more"),
         (["--sizes=large"], "--sizes large: expected whole numbers"),
-        (["--threads=0"], "--threads 0: expected whole numbers of 1 or more"),
-        (["--engines=eager,steam"], "--engines 'steam': expected some of eager, compiled, onnx"),
-        (["--engines=onnx", "--bf16"], "--engines onnx: is timed on the CPU in float32"),
+        (["--threads=0"], "--threads 0: expected 1 or more"),
+        (["--engines=eager,steam"], "--engines steam: expected some of eager, compiled, onnx"),
+        (["--engines=onnx", "--bf16"], "--bf16 true with --engines onnx, which is timed on the CPU in float32"),
+        (["--engines=onnx", "--sizes=16"], "--sizes 16 with --engines onnx: LTNet's file takes 32 to 4096"),
     ):
         assert run(*flags) == 2
         assert said in capsys.readouterr().err
@@ -76,7 +77,7 @@ def test_rows_of_another_machine_or_torch_are_not_kept_beside(run, tmp_path, cap
     capsys.readouterr()
     assert run("--rows=LTNet", "--threads=1") == 0
     assert set(kept(tmp_path)[kind]["rows"]) == ({"LTNet", "CopyInput"} if other is None else {"LTNet"})
-    assert kept(tmp_path)[kind]["torch"] == torch.__version__
+    assert kept(tmp_path)[kind]["torch"] == f"torch {torch.__version__}"
     assert ("is replaced" in capsys.readouterr().out) == (other is not None)
 
 

@@ -288,7 +288,9 @@ def test_rows_of_two_renders_are_compared_where_the_pictures_are_the_same(tmp_pa
     }
     against = {"LTNet": None, "mine": "LTNet"}
     for far, compared in ((1e-4, True), (0.02, False)):
-        (tmp_path / "renders.json").write_text(json.dumps({"d": [14.0, 15.0], "other": [14.0, 15.0 + far]}))
+        (tmp_path / "renders.json").write_text(
+            json.dumps({"d": {"copied": [14.0, 15.0]}, "other": {"copied": [14.0, 15.0 + far]}})
+        )
         text, notes = differences_table(results, against, Renders(tmp_path))
         assert ("-1.00 [-1.00, -1.00]" in text) == compared
         assert bool(notes) != compared

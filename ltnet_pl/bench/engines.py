@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,32 +14,51 @@ from torch import Tensor, nn
 
 from ltnet_pl import InputError
 from ltnet_pl.export import onnx_file, onnx_model, quiet, runner, trace
-from ltnet_pl.export.plain import KINDS
+from ltnet_pl.export.job import OPSET
+from ltnet_pl.export.plain import KINDS, LARGEST, SMALLEST
 from ltnet_pl.nets import LTNet
 
 Engine = Literal["eager", "compiled", "onnx"]
 
 Batch = dict[str, Any]
 
-OPSET = 20
-"""Version of ONNX's operators that is timed, `export`'s default."""
 
-
-def check_engine(name: str, device: str, bf16: bool) -> None:
+def check_engine(name: str, device: str, bf16: bool, sides: Sequence[int]) -> None:
     """Refuse what is no engine, or cannot run here.
 
     Raises:
-        InputError: If it is unknown, not installed, or asked for on another device or in another precision than it has.
+        InputError: If it is unknown, not installed, or asked for on another device, in another precision or size than it has.
     """
     if name not in get_args(Engine):
-        raise InputError(f"--engines {name!r}: expected some of {', '.join(get_args(Engine))}, separated by commas")
+        raise InputError(f"--engines {name}: expected some of {', '.join(get_args(Engine))}, separated by commas: correct it")
     if name != "onnx":
         return
     if device != "cpu" or bf16:
-        raise InputError("--engines onnx: is timed on the CPU in float32; leave out --device and --bf16, or onnx")
+        other = f"--device {device}" if device != "cpu" else "--bf16 true"
+        raise InputError(f"{other} with --engines onnx, which is timed on the CPU in float32; leave out one of them")
+    for side in sides:
+        if not SMALLEST <= side <= LARGEST:
+            raise InputError(f"--sizes {side} with --engines onnx: LTNet's file takes {SMALLEST} to {LARGEST}; give another")
     for needed in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(needed) is None:
             raise InputError(f"--engines onnx needs {needed}, which is not installed: pip install 'ltnet_pl[export]'")
+
+
+def runtime(engine: str) -> str:
+    """Version of torch, and of onnxruntime where that runs."""
+    said = f"torch {torch.__version__}"
+    return f"{said}, onnxruntime {version('onnxruntime')}" if engine == "onnx" else said
+
+
+@contextmanager
+def room_for(nets: int) -> Iterator[None]:
+    """Torch's compiler with room for so many networks, of one class maybe: beyond its own limit of 8 it would run eager code."""
+    # here, since it takes a second to load
+    from torch._dynamo import config
+
+    with config.patch(recompile_limit=max(8, 2 * nets), fail_on_recompile_limit_hit=True):
+        yield
+    torch.compiler.reset()
 
 
 class Graphs:

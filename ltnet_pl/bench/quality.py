@@ -93,7 +93,7 @@ def quality(
     if not table:
         for job in plan:
             if job.data_hash is not None and job.lists is not None:
-                renders.add(job.data_hash, job.lists)
+                renders.add(job.data_hash, Path(data), job.lists)
         with torch_threads(threads or max(1, cores() // jobs)) as count:
             scorer = Scorer(references, folder, metrics)
             work = Confirmer(plan, scorer, jobs) if confirm else _Bench(plan, scorer, renders, redo, jobs, count)
@@ -161,7 +161,9 @@ class _Bench:
         if why is not None and not job.trained(self.scorer.code):
             # a result of today's code has nothing to confirm: its weights are gone
             others = result.code != self.scorer.code
-            remedy = "--confirm looks whether the weights are the same by today's code" if others else f"bring {job.run} back"
+            # what was trained on another render cannot be confirmed on this one
+            can = others and result.data == job.data_hash
+            remedy = "--confirm looks whether the weights are the same by today's code" if can else f"bring {job.run} back"
             print(
                 f"{job.name}: {why}, but there are no weights here that today's code trained, so that it is not scored anew: "
                 f"{remedy}, --redo trains anew"

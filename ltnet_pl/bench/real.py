@@ -26,7 +26,8 @@ def real(checkpoint: str, data: str, output: str | None = None, size: int = 256)
     another, with their height as depth. A network whose light stream was not trained, or that has none, does the last two.
 
     Args:
-        checkpoint: Run folder, whose ``checkpoints/last.ckpt`` is taken, or a checkpoint; NAME=PATH names it.
+        checkpoint: Run folder, whose ``checkpoints/last.ckpt`` is taken, or a checkpoint or safetensors file; NAME=PATH
+            names it.
         data: Folder of the sample data, with the folders vidit and photostereo_uw12.
         output: Folder for panels to look at (PNG); none are written without it.
         size: Longer side in pixels to which larger pictures are reduced.
@@ -40,8 +41,7 @@ def real(checkpoint: str, data: str, output: str | None = None, size: int = 256)
     folder = Path(data)
     if not folder.is_dir():
         raise InputError(
-            f"--data {data}: is no folder; expected the sample data, with the folders vidit and photostereo_uw12: "
-            "correct the path"
+            f"DATA {data}: is no folder; expected the sample data, with the folders vidit and photostereo_uw12: correct the path"
         )
     (method,) = load_methods([checkpoint])
     origin = provenance(real, [checkpoint, data], flags)

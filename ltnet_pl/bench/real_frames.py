@@ -67,7 +67,7 @@ def within(data: Path, name: str) -> Path:
     """
     folder = data / name
     if not folder.is_dir():
-        raise InputError(f"--data {data}: has no folder {name}; expected the sample data as its README describes it: complete it")
+        raise InputError(f"DATA {data}: has no folder {name}; expected the sample data as its README describes it: complete it")
     return folder
 
 

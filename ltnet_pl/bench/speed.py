@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import datetime
 import gc
 import json
 import statistics
@@ -19,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE, build_net, resolve
-from ltnet_pl.bench.engines import Graphs, check_engine, torch_run
+from ltnet_pl.bench.engines import Graphs, check_engine, room_for, runtime, torch_run
 from ltnet_pl.bench.hashes import code_hash, machine
-from ltnet_pl.bench.plan import parse_rows
+from ltnet_pl.bench.plan import parse_numbers, parse_rows
 from ltnet_pl.bench.rows import REFERENCE, read_book
 from ltnet_pl.bench.scoring import ask
 from ltnet_pl.bench.threads import torch_threads
+from ltnet_pl.bench.trained import provenance
 from ltnet_pl.files import atomic_write
 from ltnet_pl.processes import cores
 from ltnet_pl.report.tables import MISSING, markdown
@@ -122,11 +122,11 @@ def speed(
 ) -> None:
     """Time every row's network on one image, side by side.
 
-    Random weights, one synthetic image with its depth, both lights given (a light stream reads the image all the same); for one
-    size and number of threads all rows take turns in all engines, so that a machine that slows down slows all of them. The
-    medians are kept in ``speed.json`` of the results and printed as a table. Rows that were timed before are kept beside them
-    where kind, machine, version of torch and the package's code are the same, and are replaced where not; a ratio is one of rows
-    that were timed together.
+    Random weights, one synthetic image with its depth, both lights given (a light stream that was trained reads the image all the
+    same); for one size and number of threads all rows take turns in all engines, so that a machine that slows down slows all of
+    them. The medians are kept in ``speed.json`` of the results and printed as a table. Rows that were timed before are kept
+    beside them where kind, machine, version of torch and the package's code are the same, and are replaced where not; a ratio is one of
+    rows that were timed together.
 
     Args:
         sizes: Sides of the image in pixels, separated by commas.
@@ -143,14 +143,15 @@ def speed(
     Raises:
         InputError: If a row, an engine or the device is unknown, or a number is none or too small.
     """
-    sides, counts = _numbers("sizes", sizes, 16), _numbers("threads", threads or str(cores()), 1)
-    if repeats < 1:
-        raise InputError(f"--repeats {repeats}: expected 1 or more; give another")
+    sides, counts = parse_numbers("--sizes", sizes), parse_numbers("--threads", threads or str(cores()))
+    for flag, value, least in (("sizes", min(sides), 16), ("threads", min(counts), 1), ("repeats", repeats, 1)):
+        if value < least:
+            raise InputError(f"--{flag} {value}: expected {least} or more; give another")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no GPU here; leave it out")
     used = list(dict.fromkeys(part.strip() for part in engines.split(",")))
     for name in used:
-        check_engine(name, device, bf16)
+        check_engine(name, device, bf16, sides)
     book = read_book(Path(experiments), add)
     names = parse_rows(rows, add) or list(book.rows)
     nets = {}
@@ -161,23 +162,15 @@ def speed(
         ask(nets[row.name], "label")
     graphs = Graphs(nets)
     path = Path(results) / "speed.json"
-    said = {
-        "sizes": sizes,
-        "rows": rows,
-        "add": add,
-        "engines": engines,
-        "threads": threads,
-        "repeats": repeats,
-        "device": device,
-    }
-    defaults = {"sizes": "1024", "engines": "eager", "repeats": 5, "device": "cpu"}
-    flags = [f"--{key} {value}" for key, value in said.items() if value is not None and value != defaults.get(key)]
-    command = " ".join(["python -m ltnet_pl bench speed", *flags, *(["--bf16 true"] if bf16 else [])])
-    print(f"`{command}` ({machine(device == 'cuda')}; {datetime.date.today().isoformat()})")
+    said = {"sizes": sizes, "rows": rows, "add": add, "engines": engines, "threads": threads, "repeats": repeats}
+    origin = provenance(speed, [], said | {"device": device, "bf16": bf16})
+    # before anything is timed: files may change while it runs
+    origin |= {"machine": machine(device == "cuda"), "code": code_hash()}
+    print(f"`{origin['command']}` ({origin['machine']}; {origin['date']})")
     for size in sides:
         batch = synthetic_batch(size, device)
         for count in counts:
-            with torch_threads(count), torch.inference_mode():
+            with torch_threads(count), torch.inference_mode(), room_for(len(nets)):
                 runs = {
                     (name, engine): graphs.run(name, batch, count)
                     if engine == "onnx"
@@ -190,32 +183,15 @@ def speed(
             where = f"{size} px, {count} thread{'s' if count > 1 else ''}"
             for engine in used:
                 part = {name: value for (name, by), value in found.items() if by == engine}
-                _keep(path, f"{device}, {'bf16' if bf16 else 'float32'}, {engine}, {where}", part, count, device)
+                kind = f"{device}, {'bf16' if bf16 else 'float32'}, {engine}, {where}"
+                _keep(path, kind, part, origin | {"torch": runtime(engine)}, count)
             print(f"\n{where}:\n\n{_table(found, used)}", flush=True)
-    torch.compiler.reset()
 
 
-def _numbers(flag: str, value: str, least: int) -> list[int]:
-    """Whole numbers separated by commas."""
-    try:
-        found = [int(part) for part in value.split(",")]
-    except ValueError:
-        found = []
-    if not found or min(found) < least:
-        raise InputError(f"--{flag} {value}: expected whole numbers of {least} or more, separated by commas; give others")
-    return list(dict.fromkeys(found))
-
-
-def _keep(path: Path, kind: str, found: dict[str, Any], threads: int, device: str) -> None:
+def _keep(path: Path, kind: str, found: dict[str, Any], origin: dict[str, str], threads: int) -> None:
     """Put what was timed beside what the file has of the same kind, machine, torch and code; in its place, if one differs."""
-    record: dict[str, Any] = {
-        "machine": machine(device == "cuda"),
-        "date": datetime.date.today().isoformat(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "code": code_hash(),
-        "rows": found,
-    }
+    record: dict[str, Any] = {key: origin[key] for key in ("machine", "date", "torch", "code")}
+    record |= {"threads": threads, "rows": found}
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = read_speed(path)
     before_it = kept.get(kind, record)
@@ -223,7 +199,7 @@ def _keep(path: Path, kind: str, found: dict[str, Any], threads: int, device: st
         record["rows"] = before_it["rows"] | found
     else:
         print(
-            f"{path}: what was timed on {before_it['machine']} with torch {before_it['torch']} and code "
+            f"{path}: what was timed on {before_it['machine']} with {before_it['torch']} and code "
             f"{before_it.get('code')} is replaced"
         )
     with atomic_write(path) as file:

@@ -33,6 +33,9 @@ FileKind = Literal["onnx", "torch", "safetensors"]
 OPSETS = (18, 23)
 """Versions of ONNX's operators that can be asked for."""
 
+OPSET = 20
+"""The one that is used unless another is asked for."""
+
 TRACED = (200, 136)
 """Height and width of the image that is traced; any other would give the same graph."""
 
@@ -42,7 +45,7 @@ def export(
     out: str,
     to: FileKind = "onnx",
     light: LightKind = "direct",
-    opset: int = 20,
+    opset: int = OPSET,
     half: bool = False,
     verify: bool = True,
     overwrite: bool = False,

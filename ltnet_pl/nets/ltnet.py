@@ -313,7 +313,9 @@ class LTNet(nn.Module):
         else:
             use = torch.full((len(reading), 1), self.light == "label", device=reading.device)
         use = use & ~label.isnan()
-        unit = torch.cat([functional.normalize(reading[:, :2], dim=1), reading[:, 2:]], dim=1)
+        # in use, a temperature beyond those of the training is an error of the reading
+        kelvin = reading[:, 2:] if self.training else reading[:, 2:].clamp(-1, 1)
+        unit = torch.cat([functional.normalize(reading[:, :2], dim=1), kelvin], dim=1)
         return torch.where(use, label.nan_to_num(), unit), use.all(dim=1, keepdim=True)
 
     def cue_operations(self, height: int, width: int) -> int:

@@ -293,7 +293,7 @@ def strips(height: int, width: int, pixels: int | None = None) -> Iterator[Strip
 
 
 def _as_read(code: Tensor) -> Light:
-    """The light of a code that was read; a temperature beyond those of the training is an error of some kelvin."""
+    """The light of a code that was read; rounding does not take it out of the trained range."""
     azimuth, kelvin = decode(code)[0].tolist()
     return Light(azimuth, min(max(kelvin, float(TEMPERATURES[0])), float(TEMPERATURES[-1])))
 
