@@ -21,7 +21,7 @@ def test_wrong_flags_are_named(made_up, tmp_path):
         real("x", "nowhere")
     with pytest.raises(
         InputError,
-        match=r"there is no .*; expected a finished run's folder, a checkpoint or a safetensors file",
+        match=r"there is no .*; expected a finished run's folder, a checkpoint, or a .safetensors",
     ):
         real(str(tmp_path / "no.ckpt"), str(made_up))
 

@@ -125,8 +125,8 @@ def speed(
     Random weights, one synthetic image with its depth, both lights given (a light stream that was trained reads the image all the
     same); for one size and number of threads all rows take turns in all engines, so that a machine that slows down slows all of
     them. The medians are kept in ``speed.json`` of the results and printed as a table. Rows that were timed before are kept
-    beside them where kind, machine, version of torch and the package's code are the same, and are replaced where not; a ratio is one of
-    rows that were timed together.
+    beside them where kind, machine, version of torch and the package's code are the same, and are replaced where not; a ratio is
+    one of rows that were timed together.
 
     Args:
         sizes: Sides of the image in pixels, separated by commas.

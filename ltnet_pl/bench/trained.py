@@ -108,7 +108,7 @@ def _checkpoint(path: Path) -> Path:
     file = checkpoint(path) if path.is_dir() else path
     if not file.is_file():
         raise InputError(
-            f"RUNS {path}: there is no {file}; expected a finished run's folder, a checkpoint or a safetensors file: run fit first"
+            f"RUNS {path}: there is no {file}; expected a finished run's folder, a checkpoint, or a .safetensors: run fit first"
         )
     if file.suffix != WEIGHTS and not zipfile.is_zipfile(file):
         raise InputError(f"RUNS {file}: is broken or no checkpoint; expected a file that fit wrote: choose another")
