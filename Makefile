@@ -1,4 +1,5 @@
-# `make quickstart`: a relit picture; then data, training, table and report from nothing. `make test`, `make test-all`, `make lint`, `make docs`: for changes.
+# `make quickstart`: a relit picture; then data, training, table and report from nothing. `make test`, `make test-all`, `make lint`,
+# `make docs`: for changes.
 # Each builds .venv when it is missing or its requirements moved, and repeats nothing that is done.
 
 PYTHON ?= python3

@@ -252,9 +252,14 @@ def decode(code: Tensor) -> Tensor:
     return torch.stack([azimuth, kelvin], dim=1)
 
 
+def nearest_trained(kelvin: float) -> float:
+    """The nearest colour temperature that networks are trained on, 2500-6500 K."""
+    return min(max(kelvin, float(TEMPERATURES[0])), float(TEMPERATURES[-1]))
+
+
 def clamp_temperature(light: Light) -> Light:
     """The light with its temperature clamped to what networks are trained on, 2500-6500 K, with a warning if it moved."""
-    clamped = min(max(light.temperature, float(TEMPERATURES[0])), float(TEMPERATURES[-1]))
+    clamped = nearest_trained(light.temperature)
     if clamped != light.temperature:
         warnings.warn(
             f"colour temperature {light.temperature:g} K is outside the trained range 2500-6500 K; {clamped:g} K is used",

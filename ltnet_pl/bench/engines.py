@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ltnet_pl import InputError
-from ltnet_pl.export import onnx_file, onnx_model, quiet, runner, trace
+from ltnet_pl.export import check_installed, onnx_model, quiet, runner, trace
 from ltnet_pl.export.job import OPSET
 from ltnet_pl.export.plain import KINDS, LARGEST, SMALLEST
 from ltnet_pl.nets import LTNet
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 Engine = Literal["eager", "compiled", "onnx"]
 
@@ -39,9 +41,7 @@ def check_engine(name: str, device: str, bf16: bool, sides: Sequence[int]) -> No
     for side in sides:
         if not SMALLEST <= side <= LARGEST:
             raise InputError(f"--sizes {side} with --engines onnx: LTNet's file takes {SMALLEST} to {LARGEST}; give another")
-    for needed in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(needed) is None:
-            raise InputError(f"--engines onnx needs {needed}, which is not installed: pip install 'ltnet_pl[export]'")
+    check_installed("--engines onnx")
 
 
 def runtime(engine: str) -> str:
@@ -82,13 +82,15 @@ class Graphs:
         """
         net = self.nets[name]
         inputs = {"image": batch["input"], "depth": batch["depth"]}
-        known = isinstance(net, LTNet)
-        if known:
+        open_sizes = isinstance(net, LTNet)
+        if open_sizes:
             inputs |= {"light": batch["target_light"], "present": batch["input_light"]}
-        key = name, None if known else tuple(batch["input"].shape)
+        key = name, None if open_sizes else tuple(batch["input"].shape)
         if key not in self._files:
             begun = time.monotonic()
-            self._files[key] = _open(net) if known else _static(net, batch)
+            with quiet(), torch.no_grad():
+                program = _open(net) if open_sizes else _static(net, batch)
+                self._files[key] = onnx_model(program, list(inputs), OPSET).SerializeToString()
             print(f"{name}: traced for onnxruntime in {time.monotonic() - begun:.0f} s", flush=True)
         session = runner(self._files[key], list(inputs), threads)
         return lambda: session(tuple(inputs.values()))
@@ -106,20 +108,14 @@ class _OfImage(nn.Module):
         return relit
 
 
-def _open(net: nn.Module) -> bytes:
-    """ONNX file of an LTNet, as `export` writes it."""
-    plain = KINDS["direct"](net)
-    with quiet():
-        return onnx_file(plain, trace(plain, "direct"), "direct", OPSET, False, "")
+def _open(net: nn.Module) -> ExportedProgram:
+    """An LTNet, traced as `export` does it."""
+    return trace(KINDS["direct"](net), "direct")
 
 
-def _static(net: nn.Module, batch: Batch) -> bytes:
-    """ONNX file of any network, for images of the batch's size alone."""
-    inputs = {"image": batch["input"], "depth": batch["depth"]}
-    with quiet(), torch.no_grad():
-        program = torch.export.export(_OfImage(net, batch).eval(), tuple(inputs.values()), strict=False)
-        content: bytes = onnx_model(program, list(inputs), OPSET).SerializeToString()
-    return content
+def _static(net: nn.Module, batch: Batch) -> ExportedProgram:
+    """Any network, traced for images of the batch's size alone."""
+    return torch.export.export(_OfImage(net, batch).eval(), (batch["input"], batch["depth"]), strict=False)
 
 
 def torch_run(net: nn.Module, batch: Batch, compiled: bool, bf16: bool) -> Callable[[], object]:

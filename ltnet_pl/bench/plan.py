@@ -162,8 +162,8 @@ def why_stale(
     """
     if result.config != job.config_hash:
         return "its configuration has changed"
-    other = job.data_hash is not None and result.data != job.data_hash
-    if other and not (renders is not None and renders.same(result.data, str(job.data_hash))):
+    alike = renders is not None and job.data_hash is not None and renders.same(result.data, job.data_hash)
+    if job.data_hash is not None and result.data != job.data_hash and not alike:
         return "the data has changed"
     if job.borrows and reference is not None and result.stream != reference.config_hash:
         return f"the configuration of {REFERENCE}, whose light stream read its guides, has changed"

@@ -48,9 +48,10 @@ def quality(
     """Train every row of a tier under the same budget, score it on the same pairs, and print the tables.
 
     The set is rendered where it is missing. Each finished run leaves a small JSON; a row whose JSON has the hashes of its
-    configuration and data is skipped, and a run that was stopped goes on from its last checkpoint, so the same command continues
-    the benchmark. The final weights are scored, not those that did best in validation: a budget is a budget. Identity is the mean
-    of each image's PSNR cut at 60 dB, since a perfect image has no finite one.
+    configuration and data, or those of another render of the same pictures, is skipped, and a run that was stopped goes on from
+    its last checkpoint, so the same command continues the benchmark. The final weights are scored, not those that did best in
+    validation: a budget is a budget. Identity is the mean of each image's PSNR cut at 60 dB, since a perfect image has no finite
+    one.
 
     Args:
         tier: One of the tiers in benchmark/rows.yaml.
@@ -100,9 +101,8 @@ def quality(
             failures, tried = work.run(), len(work.pending)
     given = {"tier": tier, "rows": rows, "seeds": seeds, "add": add, "steps": steps, "size": size}
     said = [f"--{key} {value}" for key, value in given.items() if value is not None]
-    print(
-        _tables(" ".join(["python -m ltnet_pl bench quality", *said, "--table"]), book, chosen, plan, references, folder, renders)
-    )
+    command = " ".join(["python -m ltnet_pl bench quality", *said, "--table"])
+    print(_tables(command, book, chosen, plan, references, folder, renders))
     if failures:
         raise InputError(
             f"{len(failures)} of {tried} runs failed, see above: {'; '.join(failures)}; run the same command again to go on"
@@ -282,13 +282,10 @@ def _tables(
         of.setdefault(result.data, []).append(f"{result.row}, seed {result.seed}")
     if len(of) > 1:
         notes.append(f"of {len(of)} renders of the data: {' | '.join('; '.join(names) for names in of.values())}.")
-        first = next(iter(of))
-        apart = [renders.apart(first, other) for other in of]
-        if all(dB is not None for dB in apart):
-            most = max(dB for dB in apart if dB is not None)
-            notes.append(
-                f"on none of the test scenes does copying the input differ by more than {most:.4f} dB between these renders."
-            )
+        first, *others = of
+        apart = [found for found in (renders.apart(first, other) for other in others) if found is not None]
+        if len(apart) == len(others):
+            notes.append(f"copying the input differs by at most {max(apart):.4f} dB on a test scene between these renders.")
     timing, milliseconds = _times(folder)
     against = {row.name: book.against(row, found) for row in rows}
     return report(command, rows, found, against, notes, milliseconds, timing, renders)

@@ -47,9 +47,9 @@ class Renders:
         self._known: dict[str, Look] = {}
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-            self._known = {str(data): {"copied": [float(x) for x in look["copied"]]} | look for data, look in found.items()}
+            self._known = {data: look | {"copied": [float(x) for x in look["copied"]]} for data, look in found.items()}
         except FileNotFoundError:
-            pass
+            pass  # nothing is known yet
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"{self.path}: {error!r}; expected what bench wrote: delete it to have it made anew") from error
 
@@ -85,15 +85,15 @@ class Renders:
 
     def same(self, one: str, other: str) -> bool:
         """Whether two hashes are of the same pictures, depths, scenes and pairs, as far as both are known."""
+        if one == other:
+            return True
         apart = self.apart(one, other)
         if apart is None or apart > SAME:
             return False
-        if one == other:
-            return True
         a, b = self._known[one], self._known[other]
-        if a.get("pairs", "") != b.get("pairs", "") and "pairs" in a and "pairs" in b:
-            return False
-        return "scenes" not in a or "scenes" not in b or _alike(a["scenes"], b["scenes"])
+        # of a render that was lost before it was looked at, copying alone is known
+        both = a.keys() & b.keys()
+        return ("pairs" not in both or a["pairs"] == b["pairs"]) and ("scenes" not in both or _alike(a["scenes"], b["scenes"]))
 
 
 def _glance(root: Path, name: str, views: Mapping[str, Any]) -> list[Any]:

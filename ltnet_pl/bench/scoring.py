@@ -186,7 +186,7 @@ def _relight(
     means = {key: _short(value) for key, value in metrics.compute().items()}
     metrics.reset()
     scenes = {
-        key: [round(mean, 4) for mean in scene_means(torch.cat([value[key].cpu().double() for value in values]), data)]
+        key: [_short(mean) for mean in scene_means(torch.cat([value[key].cpu().double() for value in values]), data)]
         for key in values[0]
     }
     inputs, guides = zip(*codes, strict=True) if codes else ((), ())
@@ -241,6 +241,6 @@ def _lights(data: RelightDataModule, which: str) -> Tensor:
     return torch.tensor([light.row()[:2] for light in lights if light is not None], dtype=torch.float32)
 
 
-def _short(value: Tensor) -> float:
+def _short(value: Tensor | float) -> float:
     """Four digits after the point: more would be noise in files that are kept."""
     return round(float(value), 4)

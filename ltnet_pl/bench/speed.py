@@ -8,6 +8,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -170,7 +171,7 @@ def speed(
     for size in sides:
         batch = synthetic_batch(size, device)
         for count in counts:
-            with torch_threads(count), torch.inference_mode(), room_for(len(nets)):
+            with torch_threads(count), torch.inference_mode(), room_for(len(nets)) if "compiled" in used else nullcontext():
                 runs = {
                     (name, engine): graphs.run(name, batch, count)
                     if engine == "onnx"

@@ -219,9 +219,22 @@ def _check_flags(path: Path, to: str, light: str, opset: int, half: bool, overwr
         raise InputError(f"{path}: exists already; expected a new name: choose another, or give --overwrite true")
     if not path.parent.is_dir():
         raise InputError(f"{path}: its folder {path.parent} does not exist; create it first")
-    for name in ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ():
+    if to == "onnx":
+        check_installed("--to onnx")
+
+
+def check_installed(flag: str) -> None:
+    """Refuse what needs the extra `export` where that is not installed.
+
+    Args:
+        flag: What asks for it, for the message.
+
+    Raises:
+        InputError: If a package is missing.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"--to onnx needs {name}, which is not installed: pip install 'ltnet_pl[export]'")
+            raise InputError(f"{flag} needs {name}, which is not installed: pip install 'ltnet_pl[export]'")
 
 
 @contextmanager

@@ -61,8 +61,8 @@ class Field(nn.Module):
             features: ``(B, C, h, w)``, of the whole image.
             image: ``(B, 3, H, W)``.
             seen: ``(B, seen_channels, H, W)``.
-            window: Which part of the whole the image is, at some other resolution: top, left, height, width as fractions; None:
-                the image is what the interaction saw, so that ``h = ceil(H / fold)``.
+            window: Which part of what the features cover the image is, at some other resolution: top, left, height, width as
+                fractions; None: the image is what the interaction saw, so that ``h = ceil(H / fold)``.
 
         Returns:
             The relit image, unclamped, and the field.
@@ -143,7 +143,7 @@ class BilateralField(nn.Module):
     def forward(self, features: Tensor, image: Tensor, seen: Tensor, window: Window | None = None) -> tuple[Tensor, Tensor]:
         """Low-resolution features of the whole, image ``(B, 3, H, W)`` and what the guide sees ``(B, guide_channels, H, W)``.
 
-        The image may be a window of the whole: top, left, height, width as fractions.
+        The image may be a window of what the features cover: top, left, height, width as fractions.
 
         Returns:
             The relit image and the sliced field ``(B, 12 or 6, H, W)``: a, d, and with cues b and c, for each channel of colour.
@@ -189,7 +189,7 @@ def sampled(planes: Tensor, across: Tensor, down: Tensor) -> Tensor:
         down: From top to bottom.
     """
     inside = _inside(across, planes.shape[-1]), _inside(down, planes.shape[-2])
-    place = torch.stack(torch.broadcast_tensors(*inside), dim=-1)  # type: ignore[no-untyped-call]
+    place = torch.stack(torch.broadcast_tensors(*inside), dim=-1)  # type: ignore[no-untyped-call] # torch gives it no types
     # nothing is outside any more, and zeros there are what onnxruntime is quick at: for "border" it takes three times as long
     return functional.grid_sample(planes, place, mode="bilinear", padding_mode="zeros", align_corners=False)
 

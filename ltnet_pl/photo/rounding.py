@@ -71,9 +71,9 @@ def _refined(places: NDArray[np.float64], step: float) -> float:
 def unrounded(depth: NDArray[np.float32], step: float) -> NDArray[np.float32]:
     """A smoother depth that rounds to the given one.
 
-    Normals are differences of neighbours, so that of 8 bits they are those of terraces: off by 50 degrees and more. Each pass
-    blurs the depth and puts every pixel back to within half a step of what the file says: within a terrace the blur has its way,
-    an edge is higher than that and stays. Wide blurs come first, since terraces can be wide.
+    Normals are differences of neighbours, so that of 8 bits they are those of terraces. Each pass blurs the depth and puts every
+    pixel back to within half a step of what the file says: within a terrace the blur has its way, an edge is higher than that and
+    stays. Wide blurs come first, since terraces can be wide.
 
     Args:
         depth: ``(h, w)``, 0 is background, which stays.

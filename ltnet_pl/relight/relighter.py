@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ltnet_pl import InputError
 from ltnet_pl.geometry import resampled, size_within
-from ltnet_pl.light import TEMPERATURES, Light, clamp_temperature, decode, light_tensor, planckian, to_display, to_linear
+from ltnet_pl.light import Light, clamp_temperature, decode, light_tensor, nearest_trained, planckian, to_display, to_linear
 from ltnet_pl.nets import LTNet
 from ltnet_pl.nets.fields import Window
 from ltnet_pl.nets.scene import Reading, Scene, View
@@ -295,7 +295,7 @@ def strips(height: int, width: int, pixels: int | None = None) -> Iterator[Strip
 def _as_read(code: Tensor) -> Light:
     """The light of a code that was read; rounding does not take it out of the trained range."""
     azimuth, kelvin = decode(code)[0].tolist()
-    return Light(azimuth, min(max(kelvin, float(TEMPERATURES[0])), float(TEMPERATURES[-1])))
+    return Light(azimuth, nearest_trained(kelvin))
 
 
 def _reduced(image: Image, side: int) -> Image:
@@ -303,7 +303,7 @@ def _reduced(image: Image, side: int) -> Image:
     if (height, width) == image.shape[:2]:
         return image
     reduced: Any = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return reduced  # type: ignore[no-any-return]
+    return reduced  # type: ignore[no-any-return] # the image's own type, which cv2's stubs do not say
 
 
 def _check_image(image: Image, name: str) -> None:
