@@ -81,19 +81,19 @@ class CameraEstimate(nn.Module):
     Every guess of a grid makes other normals of the same depth. Under the right one the ground and all that lies flat point
     straight up, and walls straight sideways: each normal votes for the guesses under which it does so. Terrain has little that
     is upright or level. So a coarser grid of guesses is also compared by how well the light that would fall on the depth, cast
-    shadows included, correlates with the image's brightness. What neither can tell is left to a broad prior around the assumed
-    camera. The answer is the mean of the guesses, weighted by the softmax of what speaks for them; it lies within 35-65 and
-    10-64 degrees, and does not depend on the depth's scale.
+    shadows included, explains the image's brightness: by the likelihood of what a straight line through both leaves over. What
+    neither can tell is left to a broad prior around the assumed camera. The answer is the mean of the guesses, weighted by the
+    softmax of what speaks for them; it lies within 35-65 and 10-64 degrees, and does not depend on the depth's scale.
     """
 
     fovs = tuple(range(35, 66, 3))
     pitches = tuple(range(10, 65, 2))
-    coarse_shape = (3, 5)  # guesses of each that are compared with the image
-    upright, level = 0.01, 0.1  # how far from upright (1 - cosine) and from level (cosine) a vote still counts
-    vote, match = 40.0, 70.0  # what a mean vote and a correlation of 1 are worth
+    coarse_shape = (3, 7)  # guesses of each that are compared with the image
+    upright, level = 0.004, 0.1  # how far from upright (1 - cosine) and from level (cosine) a vote still counts
+    vote, match = 40.0, 18.0  # what a mean vote is worth; half of how many pixels with independent errors the image counts as
     spread = (7.0, 12.0)  # standard deviations of the prior, in degrees
-    side, steps = 48, 12  # pixels along the longer side, and steps of the march for cast shadows
-    stride = 3  # every so many normals along each side vote: neighbours agree
+    side, stride = 48, 3  # pixels of the depth along the longer side; every so many normals vote, since neighbours agree
+    image_side, steps = 64, 12  # pixels of the image along the longer side, and steps of the march for cast shadows
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,16 +130,21 @@ class CameraEstimate(nn.Module):
 
     @torch.no_grad()
     def of_image(self, batch: dict[str, Tensor], lights: Tensor, rig: Tensor) -> Tensor:
-        """What the input of a batch says for each guess, ``(B, guesses)``, under its light (light tensor without NaN)."""
-        image, depth = reduce(batch["input"], batch["depth"], self.side)
-        frame = resampled(batch["frame_depth"], reduced_size(batch["frame_depth"], self.side))
+        """What the input of a batch says for each guess, ``(B, guesses)``, under its light (light tensor without NaN).
+
+        Where the brightness of n pixels is a straight line of the computed light plus independent normal errors, its log-likelihood
+        under the best line is ``-n / 2 log(1 - correlation^2)`` and a constant. A correlation below 0 says nothing.
+        """
+        image, depth = reduce(batch["input"], batch["depth"], self.image_side)
+        frame = resampled(batch["frame_depth"], reduced_size(batch["frame_depth"], self.image_side))
         each = len(self.coarse)
         guesses = self.coarse.repeat(len(image), 1)
         geometry = Geometry.guessed(depth.float(), frame.float(), batch["crop"], guesses, each)
         lights, rig = (x.float().repeat_interleave(each, dim=0) for x in (lights, rig))
-        scores = correlate(image, geometry, lights, rig, self.steps).view(-1, 1, *self.coarse_shape)
+        coarse = correlate(image, geometry, lights, rig, self.steps).view(-1, 1, *self.coarse_shape)
         size = (len(self.fovs), len(self.pitches))
-        return self.match * functional.interpolate(scores, size=size, mode="bilinear", align_corners=True).flatten(1)
+        correlation = functional.interpolate(coarse, size=size, mode="bilinear", align_corners=True).flatten(1)
+        return -self.match * torch.log1p(-correlation.clamp(min=0, max=0.999).square())
 
     def camera(self, scores: Tensor) -> Tensor:
         """Camera ``(B, 2)`` in degrees: the guesses' mean, weighted by the softmax of what speaks for them."""

@@ -329,7 +329,7 @@ class LTNet(nn.Module):
         if marched_points(height, width) < pixels:
             shadows += _SPREAD_OPERATIONS * pixels
         full = shadows if self.depth_stream.cues == "visibility" else 0
-        points = [(side // THINNED) ** 2 for side in (stream.match_size, estimate.side)]
+        points = [(side // THINNED) ** 2 for side in (stream.match_size, estimate.image_side)]
         read = march_operations(points[0], stream.match_steps, 2 * stream.candidates) if stream.match and not self.told else 0
         guessed = march_operations(points[1], estimate.steps, len(estimate.coarse)) if self.camera_from == "estimated" else 0
         return full + read + guessed
