@@ -132,8 +132,9 @@ class CameraEstimate(nn.Module):
     def of_image(self, batch: dict[str, Tensor], lights: Tensor, rig: Tensor) -> Tensor:
         """What the input of a batch says for each guess, ``(B, guesses)``, under its light (light tensor without NaN).
 
-        Where the brightness of n pixels is a straight line of the computed light plus independent normal errors, its log-likelihood
-        under the best line is ``-n / 2 log(1 - correlation^2)`` and a constant. A correlation below 0 says nothing.
+        Where the brightness of n pixels is a straight line of the computed light plus independent normal errors, its
+        log-likelihood under the best line is ``-n / 2 log(1 - correlation^2)`` and a constant. A correlation below 0 says
+        nothing.
         """
         image, depth = reduce(batch["input"], batch["depth"], self.image_side)
         frame = resampled(batch["frame_depth"], reduced_size(batch["frame_depth"], self.image_side))
