@@ -18,7 +18,7 @@ from ltnet_pl.data.cached import HEADER
 
 
 def test_rates_and_memory_are_printed(vidit_root, capsys, monkeypatch):
-    rates = iter([(10.0, 60.0), (120.0, 70.0), (5.0, 80.0), (20.0, 50.0)])
+    rates = iter([(10.0, 60.0), (120.0, 70.0), (90.0, 99.0), (5.0, 80.0), (20.0, 50.0), (15.0, 99.0)])
     monkeypatch.setattr(bench_data, "_rate", lambda *_: next(rates))
     monkeypatch.setattr(bench_data, "_memory_of_workers", lambda *_: 40.0)
     monkeypatch.setattr(bench_data, "_bare_rate", lambda *_: 200.0)
@@ -26,8 +26,8 @@ def test_rates_and_memory_are_printed(vidit_root, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert f"`python -m ltnet_pl bench data {vidit_root} --crop 32 --workers 1 --repeats 1`" in out
     assert "frames of 40x56, windows of 32" in out
-    assert "| off | 1 | 10.0 | 120.0 | 12.0 | 60% |" in out
-    assert "| on | 1 | 5.0 | 20.0 | 4.0 | 10% |" in out
+    assert "| off | 1 | 10.0 | 120.0 | 12.0 | 60% | 90.0 |" in out
+    assert "| on | 1 | 5.0 | 20.0 | 4.0 | 10% | 15.0 |" in out
     # the larger of each source, above the empty one's
     assert "| files | 40 |" in out
     assert "| cache | 30 |" in out
@@ -38,10 +38,10 @@ def test_files_and_cache_are_read_by_workers(vidit_root, built_cache, capsys):
     flags = ["--crop=32", "--workers=1", "--repeats=1", "--samples=8", f"--cache={built_cache}"]
     assert main(["bench", "data", str(vidit_root), *flags]) == 0
     rows = re.findall(
-        r"^\| (off|on) \| 1 \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\d+)% \|$", capsys.readouterr().out, re.MULTILINE
+        r"^\| (off|on) \| 1 \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\d+)% \| ([\d.]+) \|$", capsys.readouterr().out, re.MULTILINE
     )
     assert [row[0] for row in rows] == ["off", "on"]
-    for _, files, mapped, ratio, _ in rows:
+    for _, files, mapped, ratio, *_ in rows:
         assert float(ratio) == pytest.approx(float(mapped) / float(files), abs=0.1)
 
 

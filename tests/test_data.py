@@ -11,7 +11,8 @@ import torch
 from contract import check_contract, equal, first
 
 from ltnet_pl.data import AnyToAnyDataModule, AugmentSettings, OneToOneDataModule
-from ltnet_pl.data.datasets import InOrder, floats
+from ltnet_pl.data.datasets import InOrder
+from ltnet_pl.data.loader import floats
 from ltnet_pl.light import SETTINGS, Light
 from ltnet_pl.vidit import Pair
 

@@ -21,10 +21,13 @@ from ltnet_pl.bench.plan import parse_numbers
 from ltnet_pl.bench.threads import torch_threads
 from ltnet_pl.cache import cache as make_cache
 from ltnet_pl.data import AnyToAnyDataModule, AugmentSettings
-from ltnet_pl.data.datasets import Loader, TrainingDataset, collate, floats, load, to_tensors
+from ltnet_pl.data.datasets import TrainingDataset, load, to_tensors
+from ltnet_pl.data.loader import Collate, Loader
 from ltnet_pl.report.tables import MISSING, markdown
 
 SOURCES = ("files", "cache")
+FLOATS = "floats"
+"""The cache again, with images as floats, which training without a GPU makes in its own process."""
 
 
 def data(
@@ -40,8 +43,9 @@ def data(
     """Read training samples from image files and from a cache, with and without augmentation; print samples per second.
 
     The sources take turns, so that a machine that slows down slows both; the median counts. Nothing that was decoded is
-    remembered (cache_mb 0), as in a set that does not fit into memory. The files themselves are in the system's file cache. The
-    last column compares with the least that a sample needs: its windows cut out of the mapped frames and turned into tensors.
+    remembered (cache_mb 0), as in a set that does not fit into memory. The files themselves are in the system's file cache.
+    Images arrive as 8-bit numbers, of which a GPU makes floats; the last column is for training without one. The column before
+    it compares with the least that a sample needs: its windows cut out of the mapped frames and turned into tensors.
 
     Args:
         data: Folder of an any-to-any set.
@@ -82,8 +86,9 @@ def data(
         for _ in range(repeats):
             for kind in ("off", "on"):
                 for count in counts:
-                    for source in SOURCES:
-                        rate, used = _rate(sets[kind, source], count, samples, batch)
+                    for source in (*SOURCES, FLOATS):
+                        read = sets[kind, source if source in SOURCES else "cache"]
+                        rate, used = _rate(read, count, samples, batch, source == FLOATS)
                         rates.setdefault((kind, count, source), []).append(rate)
                         if used is not None:
                             memory[source, count] = max(memory.get((source, count), 0.0), used)
@@ -95,13 +100,23 @@ def data(
     frames = "x".join(map(str, _frame_size(sets["off", "files"])))
     print(f"\n`python -m ltnet_pl bench data {data}{' ' * bool(said)}{said}`", end=" ")
     print(f"({machine()}; {datetime.date.today().isoformat()}; frames of {frames}, windows of {crop})\n")
-    head = ["augmentation", "workers", "files (samples/s)", "cache (samples/s)", "ratio", "of what bare windows reach"]
+    head = [
+        "augmentation",
+        "workers",
+        "files (samples/s)",
+        "cache (samples/s)",
+        "ratio",
+        "of what bare windows reach",
+        "cache, floats (samples/s)",
+    ]
     body = []
     for kind in ("off", "on"):
         for count in counts:
-            files, mapped = (found[kind, count, source] for source in SOURCES)
+            files, mapped, made = (found[kind, count, source] for source in (*SOURCES, FLOATS))
             share = mapped / (bare * count)
-            body.append([kind, str(count), f"{files:.1f}", f"{mapped:.1f}", f"{mapped / files:.1f}", f"{share:.0%}"])
+            body.append(
+                [kind, str(count), f"{files:.1f}", f"{mapped:.1f}", f"{mapped / files:.1f}", f"{share:.0%}", f"{made:.1f}"]
+            )
     print(markdown(head, body))
     head = ["memory of a worker of its own, above one of an empty set (MB)", *(f"{count} workers" for count in counts)]
     body = [
@@ -127,11 +142,12 @@ def _frame_size(dataset: TrainingDataset) -> tuple[int, int]:
     return height, width
 
 
-def _rate(dataset: TrainingDataset, workers: int, samples: int, batch: int) -> tuple[float, float | None]:
+def _rate(dataset: TrainingDataset, workers: int, samples: int, batch: int, floats: bool = False) -> tuple[float, float | None]:
     """Samples per second once the workers are warm, and the private memory of the largest of them in MB."""
     # what is on its way when the time begins: two batches of each worker
     ahead = 2 * workers
-    loader = Loader(dataset, batch_size=batch, sampler=range(1_000_000), num_workers=workers, collate_fn=collate)
+    loader = Loader(dataset, batch_size=batch, sampler=range(1_000_000), num_workers=workers, collate_fn=Collate())
+    loader.raw = not floats
     batches = iter(loader)
     for _ in range(ahead):
         next(batches)
@@ -153,7 +169,7 @@ def _bare_rate(dataset: TrainingDataset, samples: int, crop: int) -> float:
             sample = load(dataset.draw(number, rng), dataset.frames)
             parts = {name: getattr(sample, name) for name in ("input", "target", "guide", "depth", "guide_depth")}
             cut = {name: part[window] for name, part in parts.items() if part is not None}
-            floats(to_tensors(replace(sample, **cut, frame_depth=cut["depth"][:96, :96])))
+            to_tensors(replace(sample, **cut, frame_depth=cut["depth"][:96, :96]))
         return samples / (time.perf_counter() - begin)
 
 

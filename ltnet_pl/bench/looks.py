@@ -13,7 +13,7 @@ from torch import Tensor
 from ltnet_pl import InputError
 from ltnet_pl.bench.sheets import Line, Tile, nearness, pixels_of, sheet, side_of, write_within
 from ltnet_pl.bench.trained import Method, load_methods, pairs_of, provenance
-from ltnet_pl.data.datasets import together
+from ltnet_pl.data.loader import together
 from ltnet_pl.light import Light, angular_distance, direction_of
 from ltnet_pl.metrics import psnr
 from ltnet_pl.report.tables import markdown, psnr_text

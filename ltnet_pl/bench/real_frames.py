@@ -20,8 +20,9 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.configs import FRAME_SIZE
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of
 from ltnet_pl.bench.trained import Method
-from ltnet_pl.data.datasets import Batch, light_row, together
+from ltnet_pl.data.datasets import Batch, light_row
 from ltnet_pl.data.frames import Frames
+from ltnet_pl.data.loader import together
 from ltnet_pl.data.predict import PredictDataset, light_in_name
 from ltnet_pl.light import TEMPERATURES, angular_distance, decode, direction_of, mired
 from ltnet_pl.metrics import psnr, quantize

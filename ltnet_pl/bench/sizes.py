@@ -14,7 +14,7 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.plan import parse_numbers
 from ltnet_pl.bench.threads import torch_threads
 from ltnet_pl.bench.trained import pairs_of, provenance
-from ltnet_pl.data.datasets import together
+from ltnet_pl.data.loader import together
 from ltnet_pl.light import Light
 from ltnet_pl.metrics import psnr, ssim
 from ltnet_pl.processes import cores

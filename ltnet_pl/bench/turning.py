@@ -19,7 +19,8 @@ from ltnet_pl import InputError
 from ltnet_pl.bench.sheets import Line, Tile, pixels_of, sheet, side_of, write_within
 from ltnet_pl.bench.trained import Method, load_methods, pairs_of, provenance
 from ltnet_pl.bootstrap import difference
-from ltnet_pl.data.datasets import Batch, PairDataset, together
+from ltnet_pl.data.datasets import Batch, PairDataset
+from ltnet_pl.data.loader import together
 from ltnet_pl.files import atomic_write
 from ltnet_pl.light import DIRECTIONS, direction_of
 from ltnet_pl.metrics import psnr

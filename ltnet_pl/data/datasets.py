@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
 from ltnet_pl import InputError
 from ltnet_pl.augment import Augment, Sample, mirror, with_frame_depth
 from ltnet_pl.data.frames import Frames
-from ltnet_pl.data.sampler import EpochSampler
 from ltnet_pl.light import Camera, Light, Rig
 from ltnet_pl.vidit import Pair, View
 
@@ -73,7 +72,7 @@ def no_depth(view: View) -> InputError:
 
 
 def to_tensors(sample: Sample, camera: Camera | None = None, rig: Rig | None = None) -> Batch:
-    """A sample as tensors: one element of a batch, without the batch axis; images are 8-bit until `floats` is asked.
+    """A sample as tensors: one element of a batch, without the batch axis; images are 8-bit until `loader.floats` is asked.
 
     Args:
         sample: With `frame_depth` made.
@@ -107,12 +106,6 @@ def _image(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # a copy: frames are shared, not to be written to
 
 
-def floats(batch: Batch) -> Batch:
-    """The batch with its images as float32 in [0, 1], on the device that they are on."""
-    images = {key: value for key, value in batch.items() if isinstance(value, Tensor) and value.dtype == torch.uint8}
-    return batch | {key: value.to(torch.float32).div_(255) for key, value in images.items()}
-
-
 def _depth(depth: NDArray[np.float32]) -> Tensor:
     """``(H, W)`` to ``(1, H, W)`` float32, a copy."""
     return torch.from_numpy(np.array(depth, dtype=np.float32, order="C"))[None]
@@ -127,62 +120,6 @@ class SampleDataset(Dataset[Batch]):
             return [self[i] for i in indices]
         except InputError as error:
             return [error]
-
-
-def collate(samples: Sequence[Batch | InputError]) -> Batch | InputError:
-    """Stack samples into a batch; names become a list. An error in place of the samples is passed on, for `Loader` to raise."""
-    if isinstance(samples[0], InputError):
-        return samples[0]
-    batch: Batch = default_collate(list(samples))
-    return batch
-
-
-def together(samples: Sequence[Batch]) -> Batch:
-    """Samples as a batch that a network takes, without a loader."""
-    batch: Batch = default_collate(list(samples))
-    return floats(batch)
-
-
-class Loader(DataLoader[Batch]):
-    """A DataLoader that raises a user's mistake in the main process, as itself, wherever the file was read.
-
-    It keeps count of the batches that it gave, so that training goes on within an epoch where it was stopped.
-
-    Attributes:
-        raw: Whether images are given as the 8-bit numbers that the workers sent, for `floats` on a GPU; else as floats.
-    """
-
-    raw = False
-    _given = 0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # nothing asks for the base iterator's own class
-        """Batches."""
-        self._given = self.sampler.taken // (self.batch_size or 1) if isinstance(self.sampler, EpochSampler) else 0
-        for batch in super().__iter__():
-            if isinstance(batch, InputError):
-                raise batch
-            self._given += 1
-            yield batch if self.raw else floats(batch)
-
-    def state_dict(self) -> dict[str, int]:
-        """How many batches of which epoch were given, of how many."""
-        return {"epoch": getattr(self.sampler, "epoch", 0), "given": self._given, "of": len(self)}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on in the middle of the epoch, if that is where a checkpoint was written.
-
-        Raises:
-            InputError: If the epoch has another number of batches by now.
-        """
-        if not 0 < state["given"] < state["of"] or not isinstance(self.sampler, EpochSampler):
-            return
-        if state["of"] != len(self):
-            raise InputError(
-                f"the checkpoint stands at batch {state['given']} of an epoch of {state['of']}, which has {len(self)} now; "
-                "expected as many: leave --data.batch_size, --data.samples_per_epoch and the number of devices as they were "
-                "until the end of the epoch"
-            )
-        self.sampler.resumed = (state["epoch"], state["given"] * (self.batch_size or 1))
 
 
 class PairDataset(SampleDataset):

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ltnet_pl import InputError
 from ltnet_pl.augment import Sample, Window, resized_depth, with_frame_depth
-from ltnet_pl.data.datasets import UNKNOWN, Batch, Loader, SampleDataset, collate, to_tensors
+from ltnet_pl.data.datasets import UNKNOWN, Batch, SampleDataset, to_tensors
 from ltnet_pl.data.frames import Frames, fitted_size, resize_image
+from ltnet_pl.data.loader import Collate, Loader
 from ltnet_pl.light import DIRECTIONS, TEMPERATURES, Light, azimuth_of, clamp_temperature
 from ltnet_pl.vidit import image_size
 
@@ -229,7 +230,7 @@ class PredictDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> Loader:
         """Batches without target, in the order of file names."""
-        return Loader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate)
+        return Loader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=Collate())
 
 
 def scene_of(stem: str) -> str:
