@@ -1,5 +1,6 @@
 """Batches out of worker processes: the same as without them, and never overwritten by the batches that come after."""
 
+import os
 from itertools import islice
 
 import pytest
@@ -94,8 +95,10 @@ class Growing(Numbered):
 
 
 def test_sizes_that_change_from_batch_to_batch():
-    """Memory is made anew where a batch does not fit."""
-    made = Loader(Growing(40), batch_size=4, num_workers=1, collate_fn=Collate())
+    """Memory is made anew where a batch does not fit, and what it replaces is let go."""
+    made, before = Loader(Growing(40), batch_size=4, num_workers=1, collate_fn=Collate()), len(os.listdir("/dev/fd"))
     for number, batch in enumerate(made):
+        # one for each slot, and those of the queues between the processes
+        assert len(os.listdir("/dev/fd")) < before + 10
         assert batch["input"].shape == (4, 3, SIDE + number, SIDE + number)
         torch.testing.assert_close(batch["input"][:, 0, 0, 0] * 255, torch.arange(4.0) + 4 * number)

@@ -23,7 +23,8 @@ class Collate:
 
     In a worker, images and depths are stacked into shared memory that is used again: to have the system clear new pages for
     each batch takes several times as long as to fill them. A worker is told to read a batch once the one that lies
-    ``prefetch_factor`` before it has arrived at `Loader`, which copies it before it takes another: one slot more suffices.
+    ``prefetch_factor`` before it has arrived at `Loader`, which copies it before it takes another: one slot more suffices. Where
+    memory is pinned for a GPU, the thread that pins it copies, and no later.
 
     Attributes:
         slots: How many batches of a worker may be on their way or being copied; set by `Loader`.
@@ -77,6 +78,7 @@ def together(samples: Sequence[Batch]) -> Batch:
 
 
 def _shared(value: Tensor) -> bool:
+    """Whether a tensor lies in memory that another process may write to."""
     return bool(value.is_shared())  # type: ignore[no-untyped-call]  # torch gives it no types
 
 
@@ -91,28 +93,27 @@ class Loader(DataLoader[Batch]):
 
     raw = False
     _given = 0
-    _mapped: dict[int, torch.UntypedStorage]
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override] # nothing asks for the base iterator's own class
         """Batches."""
+        slots = 1 + (self.prefetch_factor or 0)
         if isinstance(self.collate_fn, Collate):
-            self.collate_fn.slots = 1 + (self.prefetch_factor or 0)
-        if not self.persistent_workers or not hasattr(self, "_mapped"):
-            self._mapped = {}
+            self.collate_fn.slots = slots
+        # as long as a slot's memory is held it stays mapped, and is not mapped anew for the next batch in it
+        mapped: dict[tuple[int, str], torch.UntypedStorage] = {}
+        places = max(1, self.num_workers) * slots
         self._given = self.sampler.taken // (self.batch_size or 1) if isinstance(self.sampler, EpochSampler) else 0
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
-            self._given += 1
-            yield self._own(batch)
+            place, self._given = self._given % places, self._given + 1
+            yield self._own(batch, mapped, place)
 
-    def _own(self, batch: Batch) -> Batch:
+    def _own(self, batch: Batch, mapped: dict[tuple[int, str], torch.UntypedStorage], place: int) -> Batch:
         """A batch in memory of its own, with small arrays as tensors again: its worker writes to the shared one anew."""
         out = {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in batch.items()}
         shared = {key: value for key, value in out.items() if isinstance(value, Tensor) and _shared(value)}
-        for value in shared.values():
-            # as long as it is held it stays mapped, and is not mapped anew for the next batch
-            self._mapped[value.data_ptr()] = value.untyped_storage()
+        mapped |= {(place, key): value.untyped_storage() for key, value in shared.items()}
         made = {} if self.raw else floats(out)
         kept = {key: value for key, value in shared.items() if self.raw or value.dtype != torch.uint8}
         return out | made | {key: value.clone() for key, value in kept.items()}
