@@ -15,12 +15,13 @@ from ltnet_pl.bench import data as bench_data
 from ltnet_pl.cache import cache
 from ltnet_pl.cli import main
 from ltnet_pl.data.cached import HEADER
+from ltnet_pl.report.tables import MISSING
 
 
 def test_rates_and_memory_are_printed(vidit_root, capsys, monkeypatch):
-    rates = iter([(10.0, 60.0), (120.0, 70.0), (90.0, 99.0), (5.0, 80.0), (20.0, 50.0), (15.0, 99.0)])
+    rates, memory = iter([10.0, 120.0, 90.0, 5.0, 20.0, 15.0]), iter([60.4, 30.0, None, 80.0])
     monkeypatch.setattr(bench_data, "_rate", lambda *_: next(rates))
-    monkeypatch.setattr(bench_data, "_memory_of_workers", lambda *_: 40.0)
+    monkeypatch.setattr(bench_data, "_memory_apart", lambda *_: next(memory))
     monkeypatch.setattr(bench_data, "_bare_rate", lambda *_: 200.0)
     assert main(["bench", "data", str(vidit_root), "--crop=32", "--workers=1", "--repeats=1"]) == 0
     out = capsys.readouterr().out
@@ -28,9 +29,10 @@ def test_rates_and_memory_are_printed(vidit_root, capsys, monkeypatch):
     assert "frames of 40x56, windows of 32" in out
     assert "| off | 1 | 10.0 | 120.0 | 12.0 | 60% | 90.0 |" in out
     assert "| on | 1 | 5.0 | 20.0 | 4.0 | 10% | 15.0 |" in out
-    # the larger of each source, above the empty one's
-    assert "| files | 40 |" in out
-    assert "| cache | 30 |" in out
+    assert "| files, augmentation off | 60 |" in out
+    assert "| cache, augmentation off | 30 |" in out
+    assert f"| files, augmentation on | {MISSING} |" in out
+    assert "| cache, augmentation on | 80 |" in out
 
 
 @pytest.mark.slow
@@ -110,8 +112,7 @@ def test_twelve_thousand_images_cost_a_worker_little_memory(vidit_copy, tmp_path
             "from pathlib import Path; from caches import module; from ltnet_pl.bench import data as bench",
             f"root, folder, place = map(Path, {[str(vidit_copy), str(folder), str(tmp_path)]})",
             "data = module(root, folder, place, crop=256, val_scenes=0, batch_size=8, samples_per_epoch=100_000)",
-            "empty = bench._memory_of_workers(bench._Empty(), 2)",
-            "print(bench._rate(data.datasets['train'], 2, 64, 8)[1] - empty)",
+            "print(bench.memory_above_empty(data.datasets['train'], 2, 8))",
         ]
     )
     call = [sys.executable, "-c", code]

@@ -96,7 +96,7 @@ class Growing(Numbered):
 
 def test_sizes_that_change_from_batch_to_batch():
     """Memory is made anew where a batch does not fit, and what it replaces is let go."""
-    made, before = Loader(Growing(40), batch_size=4, num_workers=1, collate_fn=Collate()), len(os.listdir("/dev/fd"))
+    made, before = Loader(Growing(120), batch_size=4, num_workers=1, collate_fn=Collate()), len(os.listdir("/dev/fd"))
     for number, batch in enumerate(made):
         # one for each slot, and those of the queues between the processes
         assert len(os.listdir("/dev/fd")) < before + 10

@@ -1,5 +1,7 @@
 """The camera that is read off depth and image: closed-form rooms first, then traced scenes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from ltnet_pl.geometry import Geometry, normals_from_depth, resampled
 from ltnet_pl.light import Camera, Light, light_tensor
+from ltnet_pl.nets import camera
 from ltnet_pl.nets.camera import CameraEstimate, correlate, reduce
 
 ASSUMED = torch.tensor([[50.0, 35.0]])
@@ -79,6 +82,42 @@ def test_the_image_tells_what_a_depth_without_walls_does_not():
         for errors, found in ((before, scores), (after, scores + seen)):
             errors.append((estimate.camera(found) - camera).abs().mean().item())
     assert np.mean(after) < 0.8 * np.mean(before), (before, after)
+
+
+@pytest.mark.parametrize(
+    ("correlation", "worth"),
+    [
+        (0.0, 0.0),
+        (-0.7, 0.0),
+        (0.6, -18 * math.log(1 - 0.36)),
+        (0.8, -18 * math.log(1 - 0.64)),
+        (1.0, -18 * math.log(1 - 0.999**2)),
+    ],
+)
+def test_what_a_correlation_is_worth(correlation, worth, monkeypatch):
+    """The log-likelihood of 36 pixels with independent errors; a picture that is lit the wrong way round says nothing."""
+    estimate, depth = CameraEstimate(), room(50.0, 30.0)
+    guesses = len(estimate.coarse)
+    monkeypatch.setattr(camera, "correlate", lambda *_: torch.full((1, guesses), correlation))
+    batch = {
+        "input": torch.rand(1, 3, 96, 128),
+        "depth": depth,
+        "frame_depth": depth,
+        "crop": torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
+    }
+    found = estimate.of_image(batch, light_tensor([Light.from_name("5500_SE")]), torch.tensor([[0.9, 0.9]]))
+    torch.testing.assert_close(found, torch.full_like(found, worth), rtol=1e-4, atol=0)
+
+
+def test_without_depth_the_image_says_nothing():
+    estimate, depth = CameraEstimate(), torch.zeros(1, 1, 40, 60)
+    batch = {
+        "input": torch.rand(1, 3, 40, 60),
+        "depth": depth,
+        "frame_depth": depth,
+        "crop": torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
+    }
+    assert (estimate.of_image(batch, light_tensor([Light.from_name("5500_SE")]), torch.tensor([[0.9, 0.9]])) == 0).all()
 
 
 def test_a_picture_correlates_with_its_own_light():

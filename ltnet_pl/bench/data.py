@@ -7,13 +7,16 @@ import multiprocessing
 import re
 import statistics
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
 from ltnet_pl import InputError
 from ltnet_pl.bench.hashes import machine
@@ -21,7 +24,7 @@ from ltnet_pl.bench.plan import parse_numbers
 from ltnet_pl.bench.threads import torch_threads
 from ltnet_pl.cache import cache as make_cache
 from ltnet_pl.data import AnyToAnyDataModule, AugmentSettings
-from ltnet_pl.data.datasets import TrainingDataset, load, to_tensors
+from ltnet_pl.data.datasets import Batch, TrainingDataset, load, to_tensors
 from ltnet_pl.data.loader import Collate, Loader
 from ltnet_pl.report.tables import MISSING, markdown
 
@@ -76,23 +79,21 @@ def data(
         if cache is None:
             make_cache(data, place, size=size)
         rates: dict[tuple[str, int, str], list[float]] = {}
-        memory: dict[tuple[str, int], float] = {}
-        sets = {
-            (kind, source): _dataset(data, place if source == "cache" else None, crop, size, settings, f"{folder}/pairs")
-            for kind, settings in (("off", AugmentSettings.off()), ("on", AugmentSettings()))
+        augments = {"off": AugmentSettings.off(), "on": AugmentSettings()}
+        chosen = {
+            (kind, source): (data, place if source == "cache" else None, crop, size, settings, f"{folder}/pairs")
+            for kind, settings in augments.items()
             for source in SOURCES
         }
-        empty = [_memory_of_workers(_Empty(), count) for count in counts]
+        sets = {key: _dataset(*values) for key, values in chosen.items()}
         for _ in range(repeats):
             for kind in ("off", "on"):
                 for count in counts:
                     for source in (*SOURCES, FLOATS):
                         read = sets[kind, source if source in SOURCES else "cache"]
-                        rate, used = _rate(read, count, samples, batch, source == FLOATS)
-                        rates.setdefault((kind, count, source), []).append(rate)
-                        if used is not None:
-                            memory[source, count] = max(memory.get((source, count), 0.0), used)
+                        rates.setdefault((kind, count, source), []).append(_rate(read, count, samples, batch, source == FLOATS))
         bare = _bare_rate(sets["off", "cache"], samples, crop)
+        memory = {key: [_memory_apart(values, count, batch) for count in counts] for key, values in chosen.items()}
     found = {key: statistics.median(values) for key, values in rates.items()}
     given = {"crop": (crop, 512), "size": (size, None), "workers": (workers, "1,2"), "samples": (samples, 64)}
     given |= {"batch": (batch, 4), "repeats": (repeats, 3), "cache": (cache, None)}
@@ -120,8 +121,8 @@ def data(
     print(markdown(head, body))
     head = ["memory of a worker of its own, above one of an empty set (MB)", *(f"{count} workers" for count in counts)]
     body = [
-        [source, *(_megabytes(memory.get((source, count)), before) for count, before in zip(counts, empty, strict=True))]
-        for source in SOURCES
+        [f"{source}, augmentation {kind}", *(MISSING if found is None else f"{found:.0f}" for found in row)]
+        for (kind, source), row in memory.items()
     ]
     print(markdown(head, body))
 
@@ -142,21 +143,24 @@ def _frame_size(dataset: TrainingDataset) -> tuple[int, int]:
     return height, width
 
 
-def _rate(dataset: TrainingDataset, workers: int, samples: int, batch: int, floats: bool = False) -> tuple[float, float | None]:
-    """Samples per second once the workers are warm, and the private memory of the largest of them in MB."""
-    # what is on its way when the time begins: two batches of each worker
-    ahead = 2 * workers
+def _warm(dataset: Dataset[Batch], workers: int, batch: int, floats: bool = False) -> Iterator[Batch]:
+    """Batches of workers that are at work, images as floats or as 8-bit numbers."""
     loader = Loader(dataset, batch_size=batch, sampler=range(1_000_000), num_workers=workers, collate_fn=Collate())
     loader.raw = not floats
     batches = iter(loader)
-    for _ in range(ahead):
+    # what is on its way when a measurement begins: two batches of each worker
+    for _ in range(2 * workers):
         next(batches)
-    count = -(-samples // batch)
+    return batches
+
+
+def _rate(dataset: TrainingDataset, workers: int, samples: int, batch: int, floats: bool) -> float:
+    """Samples per second once the workers are warm."""
+    batches, count = _warm(dataset, workers, batch, floats), -(-samples // batch)
     begin = time.perf_counter()
     for _ in range(count):
         next(batches)
-    seconds = time.perf_counter() - begin
-    return count * batch / seconds, _private_memory()
+    return count * batch / (time.perf_counter() - begin)
 
 
 def _bare_rate(dataset: TrainingDataset, samples: int, crop: int) -> float:
@@ -173,21 +177,47 @@ def _bare_rate(dataset: TrainingDataset, samples: int, crop: int) -> float:
         return samples / (time.perf_counter() - begin)
 
 
-class _Empty(torch.utils.data.Dataset[torch.Tensor]):
+class _Empty(Dataset[Batch]):
     """Holds nothing."""
 
     def __len__(self) -> int:
-        return 1000
+        return 1_000_000
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.zeros(1)
+    def __getitem__(self, index: int) -> Batch:
+        return {"nothing": torch.zeros(1)}
 
 
-def _memory_of_workers(dataset: torch.utils.data.Dataset[torch.Tensor], workers: int) -> float | None:
-    batches = iter(DataLoader(dataset, batch_size=4, num_workers=workers))
-    for _ in range(2 * workers):
-        next(batches)
-    return _private_memory()
+def _memory_apart(chosen: tuple[Any, ...], workers: int, batch: int) -> float | None:
+    """What `_memory` gives for such a data set, found in a process that has read nothing before.
+
+    A worker shares the memory of the process that starts it, and has for its own what it touches of that.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_memory_of, chosen, workers, batch).result()
+
+
+def _memory_of(chosen: tuple[Any, ...], workers: int, batch: int) -> float | None:
+    return memory_above_empty(_dataset(*chosen), workers, batch)
+
+
+def memory_above_empty(dataset: Dataset[Batch], workers: int, batch: int, batches: int = 16) -> float | None:
+    """Private memory (USS) in MB of the largest worker above that of one that reads an empty set; None where it is not told.
+
+    Args:
+        dataset: What the workers read.
+        workers: How many.
+        batch: Samples per batch.
+        batches: Batches that are read before the memory is looked at.
+    """
+    found = []
+    for of in (_Empty(), dataset):
+        running = _warm(of, workers, batch)
+        for _ in range(batches):
+            next(running)
+        found.append(_private_memory())
+        del running
+    empty, full = found
+    return None if empty is None or full is None else full - empty
 
 
 def _private_memory() -> float | None:
@@ -200,7 +230,3 @@ def _private_memory() -> float | None:
             continue
         found.append(sum(map(int, re.findall(r"^Private_\w+:\s+(\d+) kB$", text, re.MULTILINE))) / 1000)
     return max(found, default=None)
-
-
-def _megabytes(value: float | None, before: float | None) -> str:
-    return MISSING if value is None or before is None else f"{value - before:.0f}"
