@@ -255,14 +255,21 @@ def _tables(
 ) -> str:
     """The tables of what is there, with a note on each result that is not of today's configuration, data or code."""
     found: dict[str, list[Result]] = {}
-    notes, other_code, code = [], [], code_hash()
+    notes, other_code, unread, code = [], [], list[str](), code_hash()
     for job in plan:
         result = read_result(folder, job.tier, job.row.name, job.seed)
         if result is None:
             notes.append(f"{job.name}: no result yet.")
             continue
         known = read_result(folder, job.tier, REFERENCE, job.seed)
-        why = why_stale(job, result, references[job.seed], None if known is None else known.code, renders)
+        why = why_stale(job, result, references[job.seed], renders=renders)
+        if (
+            why is None
+            and why_stale(job, result, references[job.seed], None if known is None else known.code, renders) is not None
+        ):
+            # what it reached by labels stands
+            result = result.unguided()
+            unread.append(job.name)
         if why is not None:
             notes.append(f"{job.name}: left out; {why} since it was trained: run the command without --table.")
             continue
@@ -273,6 +280,11 @@ def _tables(
         notes.append(
             "trained with other code than is here now (--confirm looks whether it matters, --redo trains anew): "
             f"{'; '.join(other_code)}."
+        )
+    if unread:
+        notes.append(
+            f"without their guides, which {REFERENCE}'s light stream of earlier code read (run the command without --table): "
+            f"{'; '.join(unread)}."
         )
     mixed = [name for name, results in found.items() if len({result.code for result in results}) > 1]
     if mixed:

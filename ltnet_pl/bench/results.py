@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,10 @@ class Result:
     stream_code: str | None = None
     per_scene: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+
+    def unguided(self) -> Result:
+        """The same without what it reached by guides."""
+        return replace(self, guide=None, per_scene={key: value for key, value in self.per_scene.items() if key != "guide"})
 
 
 def result_path(folder: Path, tier: str, row: str, seed: int) -> Path:
