@@ -84,6 +84,13 @@ def test_the_image_tells_what_a_depth_without_walls_does_not():
     assert np.mean(after) < 0.8 * np.mean(before), (before, after)
 
 
+def said_of_noise(estimate, depth):
+    """What an image of noise says of the camera, with that depth."""
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    batch = {"input": torch.rand(1, 3, *depth.shape[-2:]), "depth": depth, "frame_depth": depth, "crop": whole}
+    return estimate.of_image(batch, light_tensor([Light.from_name("5500_SE")]), torch.tensor([[0.9, 0.9]]))
+
+
 @pytest.mark.parametrize(
     ("correlation", "worth"),
     [
@@ -99,25 +106,13 @@ def test_what_a_correlation_is_worth(correlation, worth, monkeypatch):
     estimate, depth = CameraEstimate(), room(50.0, 30.0)
     guesses = len(estimate.coarse)
     monkeypatch.setattr(camera, "correlate", lambda *_: torch.full((1, guesses), correlation))
-    batch = {
-        "input": torch.rand(1, 3, 96, 128),
-        "depth": depth,
-        "frame_depth": depth,
-        "crop": torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
-    }
-    found = estimate.of_image(batch, light_tensor([Light.from_name("5500_SE")]), torch.tensor([[0.9, 0.9]]))
+    found = said_of_noise(estimate, depth)
     torch.testing.assert_close(found, torch.full_like(found, worth), rtol=1e-4, atol=0)
 
 
 def test_without_depth_the_image_says_nothing():
     estimate, depth = CameraEstimate(), torch.zeros(1, 1, 40, 60)
-    batch = {
-        "input": torch.rand(1, 3, 40, 60),
-        "depth": depth,
-        "frame_depth": depth,
-        "crop": torch.tensor([[0.0, 0.0, 1.0, 1.0]]),
-    }
-    assert (estimate.of_image(batch, light_tensor([Light.from_name("5500_SE")]), torch.tensor([[0.9, 0.9]])) == 0).all()
+    assert (said_of_noise(estimate, depth) == 0).all()
 
 
 def test_a_picture_correlates_with_its_own_light():

@@ -87,7 +87,7 @@ def data(
         }
         sets = {key: _dataset(*values) for key, values in chosen.items()}
         for _ in range(repeats):
-            for kind in ("off", "on"):
+            for kind in augments:
                 for count in counts:
                     for source in (*SOURCES, FLOATS):
                         read = sets[kind, source if source in SOURCES else "cache"]
@@ -111,7 +111,7 @@ def data(
         "cache, floats (samples/s)",
     ]
     body = []
-    for kind in ("off", "on"):
+    for kind in augments:
         for count in counts:
             files, mapped, made = (found[kind, count, source] for source in (*SOURCES, FLOATS))
             share = mapped / (bare * count)
@@ -188,7 +188,7 @@ class _Empty(Dataset[Batch]):
 
 
 def _memory_apart(chosen: tuple[Any, ...], workers: int, batch: int) -> float | None:
-    """What `_memory` gives for such a data set, found in a process that has read nothing before.
+    """What `memory_above_empty` finds for such a data set, in a process that has read nothing before.
 
     A worker shares the memory of the process that starts it, and has for its own what it touches of that.
     """
@@ -197,6 +197,7 @@ def _memory_apart(chosen: tuple[Any, ...], workers: int, batch: int) -> float | 
 
 
 def _memory_of(chosen: tuple[Any, ...], workers: int, batch: int) -> float | None:
+    """The same in this process; settings travel to another one, a data set need not."""
     return memory_above_empty(_dataset(*chosen), workers, batch)
 
 
