@@ -167,7 +167,8 @@ def why_stale(
         return "the data has changed"
     if job.borrows and reference is not None and result.stream != reference.config_hash:
         return f"the configuration of {REFERENCE}, whose light stream read its guides, has changed"
-    if job.borrows and None not in (reference_code, result.stream_code) and result.stream_code != reference_code:
+    # results of before that was noted: read by the light stream of their own time
+    if job.borrows and reference_code is not None and (result.stream_code or result.code) != reference_code:
         return f"the code that trained {REFERENCE}, whose light stream read its guides, has changed"
     return None
 

@@ -17,6 +17,7 @@ REFERENCE = "LTNet"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _KEYS = {"group", "configs", "tiers"}
+_OPTIONAL = {"against"}
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Row:
         group: The table that it belongs to.
         configs: Its config files, put on top of the shared ones in this order; none for the default.
         tiers: Tiers that train it.
+        versus: The row that it is held against, where `Book.against` would choose another; None for its choice.
     """
 
     name: str
     group: str
     configs: tuple[Path, ...]
     tiers: tuple[str, ...]
+    versus: str | None = None
 
     @property
     def question(self) -> str:
@@ -87,7 +90,7 @@ class Book:
         return sorted(chosen, key=lambda row: row.name != REFERENCE)
 
     def against(self, row: Row, known: Collection[str]) -> str | None:
-        """The row that a row is held against: the one whose config files it adds to, of several the one with the most files.
+        """The row that a row is held against: the one it names, else that whose config files it adds to, of several the longest.
 
         Args:
             row: The row.
@@ -97,6 +100,8 @@ class Book:
             Its name; where no row of that kind has results, the first of the reference's name (``LTNet``, ``LTNet-labels``) that
             has; None where there is none, or for that row itself.
         """
+        if row.versus in known:
+            return row.versus
         others = [other for other in self.rows.values() if other.name in known and other.name != row.name]
         added_to = [other for other in others if other.configs == row.configs[: len(other.configs)] != row.configs]
         if added_to:
@@ -142,6 +147,11 @@ def read_book(experiments: Path, add: str | None = None) -> Book:
         if not files:
             raise InputError(f"--add {part}: expected NAME=FILE.yaml: correct it")
         rows[name] = _checked(Row(name, "added", tuple(map(Path, files.split("+"))), tuple(seeds)), f"--add {part}")
+    for row in rows.values():
+        if row.versus is not None and (row.versus not in rows or row.versus == row.name):
+            raise InputError(
+                f"{path}: row {row.name} is held against {row.versus!r}; expected the name of another row: correct it"
+            )
     if REFERENCE not in rows:
         raise InputError(f"{path}: has no row {REFERENCE}, which the others are held against; add it")
     return Book(experiments, rows, seeds)
@@ -155,12 +165,15 @@ def _seeds(path: Path, tier: Any, value: Any) -> tuple[int, ...]:
 
 
 def _row(path: Path, experiments: Path, name: str, value: Any, tiers: Mapping[str, Any]) -> Row:
-    if not isinstance(value, dict) or value.keys() != _KEYS:
-        raise InputError(f"{path}: row {name} is {value!r}; expected the keys {', '.join(sorted(_KEYS))}: correct it")
+    if not isinstance(value, dict) or value.keys() - _OPTIONAL != _KEYS:
+        raise InputError(
+            f"{path}: row {name} is {value!r}; expected the keys {', '.join(sorted(_KEYS))}, and against if need be: correct it"
+        )
     for tier in value["tiers"]:
         if tier not in tiers:
             raise InputError(f"{path}: row {name} names the tier {tier!r}; expected some of {', '.join(tiers)}: correct it")
-    row = Row(name, str(value["group"]), tuple(experiments / file for file in value["configs"]), tuple(value["tiers"]))
+    configs = tuple(experiments / file for file in value["configs"])
+    row = Row(name, str(value["group"]), configs, tuple(value["tiers"]), value.get("against"))
     return _checked(row, f"{path}: row {name}")
 
 
