@@ -5,7 +5,7 @@ import torch
 from nets_small import SMALL, awake, part
 
 from ltnet_pl import InputError
-from ltnet_pl.light import Light, encode, light_tensor
+from ltnet_pl.light import Light, Rig, encode, light_tensor
 from ltnet_pl.nets import LTNet
 
 
@@ -80,6 +80,32 @@ def test_elevation_alone_is_a_change_of_light(batch):
     assert (higher - same).abs().mean() > 1e-2
     four = torch.tensor([[azimuth, kelvin, torch.nan, 0.0]])
     torch.testing.assert_close(net({**one, "target_light": four})["relit"], same)
+
+
+@pytest.mark.parametrize("spoken", [{"elevation": 45.0}, {"elevation": 45.5}, {"ambient": 0.005}])
+def test_a_light_that_is_hardly_lifted_changes_hardly_anything(batch, spoken):
+    """The rig's own elevation is the light that is there, and there is no step beside it."""
+    net, one = awake(LTNet(**SMALL, light="label", rig=Rig(0.9, 0.9))), part(batch, [0])
+    azimuth, kelvin = one["input_light"][0].tolist()
+
+    def lit(**kwargs: float) -> torch.Tensor:
+        return net({**one, "target_light": light_tensor([Light(azimuth, kelvin, **kwargs)])})["relit"]
+
+    far = {key: 85.0 if key == "elevation" else 0.9 for key in spoken}
+    change, whole = ((lit(**kwargs) - lit()).abs().mean() for kwargs in (spoken, far))
+    assert whole > 1e-2
+    assert change < 0.01 * whole
+    if spoken == {"elevation": 45.0}:
+        assert change < 1e-6
+
+
+def test_without_depth_nothing_is_lifted(batch):
+    net, one = awake(LTNet(**SMALL, light="label")), part(batch, [0])
+    flat = {**one, **{key: torch.zeros_like(one[key]) for key in ("depth", "frame_depth")}}
+    azimuth, kelvin = one["input_light"][0].tolist()
+    for spoken in ({"elevation": 85.0}, {"ambient": 0.9}):
+        lifted = net({**flat, "target_light": light_tensor([Light(azimuth, kelvin, **spoken)])})["relit"]
+        torch.testing.assert_close(lifted, net({**flat, "target_light": one["input_light"]})["relit"])
 
 
 def test_a_change_of_temperature_alone_is_the_tint_s(batch):

@@ -133,10 +133,11 @@ def test_size_makes_it_smaller(run, photo):
 
 def test_no_depth_is_said_and_needed_only_where_light_moves(run, photo):
     photo.with_suffix(".npy").unlink()
-    status, _, err = run(photo, "--direction", "E")
-    assert status == 2
-    assert "shed.png: has no depth in" in err
-    assert "--depth FILE, --depth estimate" in err
+    for asked in (("--direction", "E"), ("--elevation", 30), ("--ambient", 0.3)):
+        status, _, err = run(photo, *asked)
+        assert status == 2
+        assert "shed.png: has no depth in" in err
+        assert "--depth FILE, --depth estimate" in err
     assert run(photo, "--temperature", 3000)[0] == 0
     status, out, _ = run(photo, "--direction", "E", "--depth", "none")
     assert status == 0

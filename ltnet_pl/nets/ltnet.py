@@ -24,7 +24,6 @@ LightSource = Literal["guide", "label"]
 
 # distance of two light codes from which on the field works: 6 degrees, or, untinted, 12 mired; where one is read, which errs, 17
 _SAME_LIGHT, _SAME_READING = 0.1, 0.3
-_RIG = -1000.0  # stands for an elevation that is not given
 _SPREAD_OPERATIONS = 90  # per pixel, of spreading two lights' visibility: counted in `geometry.upsampling.Lattice`
 
 
@@ -197,7 +196,7 @@ class LTNet(nn.Module):
         geometry = Geometry.of(batch["depth"], batch["frame_depth"], batch["crop"], camera)
         shadow = self.depth_stream.shadow(geometry, present.row, rig)
         view = View(batch["input"], geometry, *self.depth_stream(geometry, present.row, rig, shadow))
-        return Scene(present, shadow, batch["input_light"], camera, rig, batch["crop"], view)
+        return Scene(present, shadow, camera, rig, batch["crop"], view)
 
     def view(self, scene: Scene, image: Tensor, depth: Tensor, window: Window | None = None) -> View:
         """A window of the scene's image at another resolution; its shadows are those of the scene's own view.
@@ -252,9 +251,17 @@ class LTNet(nn.Module):
         # one light's colour scales all that it lights, bounced light too: once tinted, a change of temperature is done
         change = (wanted.code - scene.present.code).detach() * base.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
         same = torch.where(scene.present.given & wanted.given, _SAME_LIGHT, _SAME_READING)[:, 0]
-        fade = torch.exp(-(change.square().sum(dim=1) / same.square()).square())
-        fade = fade * ~_moved(scene.given, wanted.row)
+        far = change.square().sum(dim=1) / same.square() + self._lifted(scene, wanted) / _SAME_LIGHT**2
+        fade = torch.exp(-far.square())
         return base + (relit - base) * (1 - fade[:, None, None, None]), field
+
+    def _lifted(self, scene: Scene, wanted: Reading) -> Tensor:
+        """Squared distance of two lights in elevation (radians) and ambient share, ``(B,)``; 0 where no cue shows them."""
+        frame = scene.view.geometry.frame_depth
+        if self.depth_stream.cues == "none":
+            return frame.new_zeros(len(frame))
+        apart = _lift(wanted.row, scene.rig) - _lift(scene.present.row, scene.rig)
+        return apart.square().sum(dim=1) * (frame.flatten(1).amax(dim=1) > 0)
 
     def _covered(self, image: Tensor, features: Tensor, window: Window | None) -> Window | None:
         """A window of the image as one of its features, which reach beyond the edges of an image whose sides are no multiples."""
@@ -355,9 +362,11 @@ def _light_rows(code: Tensor, lights: Tensor) -> Tensor:
     return torch.cat([decode(code.detach().float()), lights[:, 2:]], dim=1)
 
 
-def _moved(present: Tensor, wanted: Tensor) -> Tensor:
-    """Whether two light tensors ``(B, 2 or 4)`` differ in elevation or ambient share, ``(B,)``."""
-    spoken = [
-        lights[:, 2:].nan_to_num(_RIG) if lights.shape[1] > 2 else lights.new_tensor([_RIG, 0.0]) for lights in (present, wanted)
-    ]
-    return (spoken[0] != spoken[1]).any(dim=-1)
+def _lift(lights: Tensor, rig: Tensor) -> Tensor:
+    """Elevation in radians, the rig's where none is given, and ambient share of lights ``(B, 2 or 4)``: ``(B, 2)``."""
+    rigs = torch.atan2(rig[:, 1], rig[:, 0]).to(lights.dtype)
+    if lights.shape[1] == 2:
+        return torch.stack([rigs, torch.zeros_like(rigs)], dim=1)
+    own = ~lights[:, 2].isnan()
+    elevation = torch.where(own, torch.deg2rad(torch.where(own, lights[:, 2], 0.0)), rigs)
+    return torch.stack([elevation, lights[:, 3]], dim=1)

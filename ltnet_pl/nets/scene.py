@@ -52,7 +52,6 @@ class Scene:
     Args:
         present: The present light.
         shadow: Where it falls, as `LTNet.shadow` has it.
-        given: The present light's label ``(B, 2 or 4)``, NaN where unknown.
         camera: ``(B, 2)``, as estimated, assumed or known.
         rig: ``(B, 2)``.
         crop: Window of the image in the frame, ``(B, 4)``.
@@ -61,7 +60,6 @@ class Scene:
 
     present: Reading
     shadow: Tensor | None
-    given: Tensor
     camera: Tensor
     rig: Tensor
     crop: Tensor

@@ -107,7 +107,8 @@ def relight(
     known = None if present is None else _present(present)
     several = len(photos) > 1
     files = [Path(photo) for photo in photos]
-    moves = wanted.azimuth is not None or guide is not None or orbit is not None
+    # a change of colour alone needs no depth
+    moves = ambient > 0 or any(x is not None for x in (wanted.azimuth, elevation, guide, orbit))
     targets = [_target(file, out, several, _mark(wanted, guide), orbit, format) for file in files]
     if len(set(targets)) < len(targets):
         raise InputError("two PHOTOs would have one result; rename one of them, or relight them one by one with --out FILE")
