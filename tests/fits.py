@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -71,10 +72,11 @@ class SignalAt(pl.Callback):
         batch: Which batch, from 0.
         number: The signal; 0 for an exception.
         rank: The process that gets it.
+        group: Whether its whole group gets it, from a process apart.
     """
 
-    def __init__(self, stage: str, batch: int, number: int = signal.SIGTERM, rank: int = 0) -> None:
-        self.stage, self.batch, self.number, self.rank, self.seen = stage, batch, number, rank, 0
+    def __init__(self, stage: str, batch: int, number: int = signal.SIGTERM, rank: int = 0, group: bool = False) -> None:
+        self.stage, self.batch, self.number, self.rank, self.group, self.seen = stage, batch, number, rank, group, 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
         self._count(trainer, "train")
@@ -88,11 +90,15 @@ class SignalAt(pl.Callback):
                 if not self.number:
                     raise RuntimeError(f"rank {self.rank} is broken")
                 print(f"signal at {time.time()}", flush=True)
-                os.kill(os.getpid(), self.number)
+                if self.group:
+                    # the sender is of the group, too
+                    subprocess.run(["kill", f"-{self.number}", "--", f"-{os.getpgid(0)}"], check=False)
+                else:
+                    os.kill(os.getpid(), self.number)
             self.seen += 1
 
 
-def signal_at(stage, batch, number=signal.SIGTERM, rank=0):
+def signal_at(stage, batch, number=signal.SIGTERM, rank=0, group=False):
     """Flags that add the callback."""
-    given = {"stage": stage, "batch": batch, "rank": rank, "number": int(number)}
+    given = {"stage": stage, "batch": batch, "rank": rank, "number": int(number), "group": group}
     return ["--trainer.callbacks+=fits.SignalAt", *(f"--trainer.callbacks.{key}={value}" for key, value in given.items())]

@@ -1,12 +1,15 @@
-"""What the callbacks write: text and 8-bit images, whole or not at all, in folders made as needed; and where it goes."""
+"""What the callbacks write: text, images and checkpoints, whole or not at all, in folders made as needed; and where it goes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +19,23 @@ from ltnet_pl.files import atomic_write
 def checkpoint_path(trainer: pl.Trainer, name: str) -> Path:
     """The file of a run's checkpoint, ``best`` or ``last``."""
     return Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that lie on the disk whole before they take the place of what was there.
+
+    Lightning writes them to the system's folder for temporary files and moves them, which from another file system is a copy: a
+    kill within it, or a power cut after it, may leave half a file and nothing else.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint to a local file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def run_seed() -> int | None:

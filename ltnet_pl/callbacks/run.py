@@ -15,7 +15,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from torch import Tensor
 
 from ltnet_pl import InputError
-from ltnet_pl.callbacks.files import checkpoint_path, run_seed, write_bytes
+from ltnet_pl.callbacks.files import WholeCheckpoints, checkpoint_path, run_seed, write_bytes
 
 
 class RunConfig(SaveConfigCallback):
@@ -121,8 +121,9 @@ class Checkpoint(ModelCheckpoint):
         self._resumed_at = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """The folder follows the run's."""
+        """The folder follows the run's, and what is written there is whole."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 
 from ltnet_pl import InputError
@@ -31,9 +31,9 @@ class Stopped(SystemExit):
 class GracefulStop(Checkpoint):
     """Ends a run on SIGTERM or SIGUSR1 with ``checkpoints/last.ckpt``, from which ``--ckpt_path last`` goes on to the bit.
 
-    The signal may reach any process of the run. It only leaves a note; after every `every`-th batch of training, and every
-    batch of a validation, all processes ask each other for notes, and stop together. Lightning's own handler waits for the
-    others within the signal, while they wait for something else: a deadlock.
+    The signal may reach any process of the run, or all of them. It only leaves a note; after every `every`-th batch of training,
+    and every batch of a validation, all processes ask each other for notes, and stop together. Lightning's own handler waits for
+    the others within the signal, while they wait for something else: a deadlock.
 
     SIGTERM leaves with status 143, or with 0 under a W&B sweep agent, whose stop command it is. SIGUSR1 is preemption: the W&B
     run is marked as preempting, and the status is 143, so that an agent takes the run up again.
@@ -41,9 +41,9 @@ class GracefulStop(Checkpoint):
     A validation that was stopped is done anew; in the last one of a run there is nothing to go on with, and its score is lost.
 
     Args:
-        every: Batches from one question to the next. It costs a reduction of one number on the CPU.
-        save_every: Batches from one writing of ``last.ckpt`` to the next, in addition to the epochs' ends; null for none. A
-            killed run loses no more than these.
+        every: Batches of training from one question to the next, over epochs. It costs a reduction of one number on the CPU.
+        save_every: Batches of training from one writing of ``last.ckpt`` to the next, over epochs and in addition to their ends;
+            null for none. A killed run loses no more than these.
     """
 
     def __init__(self, every: int = 1, save_every: int | None = None) -> None:
@@ -51,6 +51,7 @@ class GracefulStop(Checkpoint):
             if value is not None and value < 1:
                 raise InputError(f"{name} of the callback GracefulStop is {value}; expected 1 or more: raise it")
         self.every, self.save_every = every, save_every
+        self._unasked = self._unsaved = 0
         self._noted = 0
         self._before: dict[int, _Handler] = {}
         self._group: Any = None
@@ -76,13 +77,21 @@ class GracefulStop(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ask, where a run can go on from: neither amid gathered gradients nor before the epoch's own end."""
+        self._unasked += 1
+        self._unsaved += 1
         done = batch_idx + 1
         if trainer.is_last_batch or done % trainer.accumulate_grad_batches or getattr(trainer, "fast_dev_run", False):
             return
-        if done % self.every == 0:
+        if self._unasked >= self.every:
             self._ask(trainer)
-        if self.save_every is not None and done % self.save_every == 0:
-            trainer.save_checkpoint(checkpoint_path(trainer, "last"), weights_only=False)
+        if self.save_every is not None and self._unsaved >= self.save_every:
+            self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask between epochs too, which may have a single batch: a run goes on from what the last one's end has written."""
+        saved = any(isinstance(callback, ModelCheckpoint) and callback.save_last for callback in trainer.checkpoint_callbacks)
+        if saved and self._unasked >= self.every and not getattr(trainer, "fast_dev_run", False):
+            self._ask(trainer, save=False)
 
     def on_validation_batch_end(
         self,
@@ -101,8 +110,9 @@ class GracefulStop(Checkpoint):
         # preemption gives way to an end
         self._noted = number if self._noted != signal.SIGTERM else self._noted
 
-    def _ask(self, trainer: pl.Trainer) -> None:
+    def _ask(self, trainer: pl.Trainer, save: bool = True) -> None:
         """Stop where any process has a note."""
+        self._unasked = 0
         noted = torch.tensor([self._noted == signal.SIGTERM, self._noted == signal.SIGUSR1], dtype=torch.uint8)
         if self._group is not None:
             torch.distributed.all_reduce(noted, torch.distributed.ReduceOp.MAX, group=self._group)
@@ -113,11 +123,16 @@ class GracefulStop(Checkpoint):
             for logger in trainer.loggers if trainer.is_global_zero else ():
                 if isinstance(logger, WandbLogger):
                     logger.experiment.mark_preempting()
-        trainer.save_checkpoint(checkpoint_path(trainer, "last"), weights_only=False)
+        if save:
+            self._save(trainer)
         if trainer.is_global_zero:
             name = "SIGTERM" if terminated else "SIGUSR1"
             print(f"stopped by {name} at step {trainer.global_step}; go on with --ckpt_path last", flush=True)
         raise Stopped(0 if terminated and "WANDB_SWEEP_ID" in os.environ else TERMINATED)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._unsaved = 0
+        trainer.save_checkpoint(checkpoint_path(trainer, "last"), weights_only=False)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -63,6 +66,24 @@ class Collate:
             found = slot[key] = torch.empty((len(values), *first.shape), dtype=first.dtype)
             found.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
         return torch.stack(values, out=found[: len(values)])
+
+
+def stay(worker: int) -> None:
+    """Makes a worker outlive the signals that stop a run: who sends them to all of its processes means the main one.
+
+    That one goes on reading until it has written its checkpoint, and then ends its workers itself.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sent a signal: there the worker ends, and the run with it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    """End this process on a SIGTERM of its parent's, and no other's."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def floats(batch: Batch) -> Batch:
