@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from fits import EXPERIMENTS, checkpoint, command, environment, flags, same, signal_at, validations
 
 from ltnet_pl import InputError
+from ltnet_pl.bench.ddp import WARM_UP, Stopwatch
 from ltnet_pl.cli import main
 from ltnet_pl.data import AnyToAnyDataModule
 from ltnet_pl.data.sampler import EpochSampler, Share
@@ -214,16 +216,44 @@ def test_bench_ddp_prints_equality_and_scaling(vidit_root, capsys):
     assert {"val/psnr", "val/loss", "val/guide_direction_accuracy"} <= found.keys()
     assert max(map(float, found.values())) < 1e-3
     assert re.search(r"\| weights, largest difference \|.* of the largest weight \|", out)
-    rates = re.findall(r"^\| ([12]) \| ([24]) \| ([\d.]+) \| (\d+)% \|$", out, re.MULTILINE)
+    rates = re.findall(r"^\| ([12]) \| ([24]) \| ([\d.]+) \| (\d+)% \| ([\d.]+)% \|$", out, re.MULTILINE)
+    assert all(0 < float(row[4]) < 100 for row in rates)
     assert [row[:2] for row in rates] == [("1", "2"), ("2", "4")]
     assert rates[0][3] == "100"
     assert int(rates[1][3]) == pytest.approx(100 * float(rates[1][2]) / float(rates[0][2]) / 2, abs=1)
 
 
+@pytest.mark.slow
+def test_bench_ddp_of_one_process_says_how_long_it_waits(vidit_root, capsys):
+    config = f"{EXPERIMENTS / 'base.yaml'}+{EXPERIMENTS / 'debug.yaml'}"
+    assert main(["bench", "ddp", str(vidit_root), "--processes=1", "--steps=6", "--batch=2", f"--config={config}"]) == 0
+    out = capsys.readouterr().out
+    assert "weights, largest difference" not in out
+    assert len(re.findall(r"^\| 1 \| 2 \| [\d.]+ \| 100% \| [\d.]+% \|$", out, re.MULTILINE)) == 1
+
+
+def test_the_stopwatch_tells_work_from_waiting(tmp_path, monkeypatch):
+    """Batches that take 3 s to come and 1 s of work, after the warm-up; before it, anything."""
+    now, watch = [0.0], Stopwatch()
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")), is_global_zero=True, max_steps=8, default_root_dir=tmp_path
+    )
+    for step in range(1, 9):
+        now[0] += 3.0 if step > WARM_UP else 50.0
+        watch.on_train_batch_start(trainer, None, None, step)
+        now[0] += 1.0
+        trainer.global_step = step
+        watch.on_train_batch_end(trainer, None, None, None, step)
+    steps = 8 - WARM_UP
+    found = json.loads((tmp_path / "stopwatch.json").read_text())
+    assert found == {"steps": steps, "seconds": 4.0 * steps, "waited": 3.0 * steps}
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--processes=1"], "--processes 1: expected 2 or more"),
+        (["--processes=0"], "--processes 0: expected 1 or more"),
         (["--steps=3"], "--steps 3: expected 5 or more"),
         (["--device=gpu", "--processes=99"], "--processes 99: there are "),
     ],

@@ -27,10 +27,17 @@ WARM_UP = 3
 
 
 class Stopwatch(pl.Callback):
-    """Writes ``stopwatch.json`` into the run folder: how many steps took how many seconds, without the first ones."""
+    """Writes ``stopwatch.json`` into the run folder: how many steps took how many seconds, without the first ones.
+
+    ``waited`` are the seconds from one step's end to the next one's begin: what the next batch took to come and to be moved.
+    """
 
     def __init__(self) -> None:
-        self._begin = 0.0
+        self._begin = self._left = self._waited = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note how long the batch took to come."""
+        self._waited += time.perf_counter() - self._left
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -38,10 +45,12 @@ class Stopwatch(pl.Callback):
         """Start after the warm-up, and note the time after every later step."""
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
+        self._left = time.perf_counter()
         if trainer.global_step == WARM_UP:
-            self._begin = time.perf_counter()
+            self._begin, self._waited = self._left, 0.0
         elif trainer.global_step > WARM_UP and trainer.is_global_zero and trainer.global_step == trainer.max_steps:
-            content = {"steps": trainer.global_step - WARM_UP, "seconds": time.perf_counter() - self._begin}
+            seconds = self._left - self._begin
+            content = {"steps": trainer.global_step - WARM_UP, "seconds": seconds, "waited": self._waited}
             with atomic_write(Path(trainer.default_root_dir) / "stopwatch.json") as file:
                 file.write(json.dumps(content).encode())
 
@@ -60,11 +69,12 @@ def ddp(
     Two scenes of the set are validated on at the end, four pairs each.
 
     For the first table every process count trains with the same global batch; for the second, the batch grows with the processes,
-    and each of them has the same work. On the CPU each process has one thread.
+    and each of them has the same work; it says too which share of the time the first process waits for its batches. On the CPU each
+    process has one thread.
 
     Args:
         data: Folder of an any-to-any set.
-        processes: How many processes are held against one.
+        processes: How many processes are held against one; with 1, how fast it is alone, and whether it waits for data.
         steps: Steps of each training.
         batch: Samples per process and step.
         size: Shorter side of the frames in pixels; by default that of the files.
@@ -74,7 +84,7 @@ def ddp(
     Raises:
         InputError: If an argument is out of range, there are too few GPUs, or a training fails.
     """
-    for flag, value, least in (("processes", processes, 2), ("steps", steps, WARM_UP + 2), ("batch", batch, 1)):
+    for flag, value, least in (("processes", processes, 1), ("steps", steps, WARM_UP + 2), ("batch", batch, 1)):
         if value < least:
             raise InputError(f"--{flag} {value}: expected {least} or more; give another")
     if device == "gpu" and torch.cuda.device_count() < processes:
@@ -93,20 +103,16 @@ def ddp(
     where = f"{machine(device == 'gpu')}; {datetime.date.today().isoformat()}"
     with TemporaryDirectory(prefix="bench-ddp-") as folder:
         runs = {}
-        for name, count, samples in (
-            ("alone", 1, processes * batch),
-            ("together", processes, processes * batch),
-            ("small", 1, batch),
-        ):
+        several = [("alone", 1, processes * batch), ("together", processes, processes * batch)] if processes > 1 else []
+        for name, count, samples in (*several, ("small", 1, batch)):
             runs[name] = Path(folder) / name
             _fit(runs[name], [*flags, f"--data.pairs={Path(folder) / 'pairs'}"], count, samples, steps)
-        print(f"{said} ({where})\n\n{markdown(*_equality(runs['alone'], runs['together'], processes))}\n")
-        rows = [
-            (1, batch, _rate(runs["small"], batch)),
-            (processes, processes * batch, _rate(runs["together"], processes * batch)),
-        ]
-    head = ["processes", "samples per step", "samples per second", "efficiency"]
-    body = [[str(n), str(b), f"{rate:.2f}", f"{rate / rows[0][2] / n:.0%}"] for n, b, rate in rows]
+        rows = [(1, batch, *_rate(runs["small"], batch))]
+        if several:
+            print(f"{said} ({where})\n\n{markdown(*_equality(runs['alone'], runs['together'], processes))}\n")
+            rows.append((processes, processes * batch, *_rate(runs["together"], processes * batch)))
+    head = ["processes", "samples per step", "samples per second", "efficiency", "waiting for data"]
+    body = [[str(n), str(b), f"{rate:.2f}", f"{rate / rows[0][2] / n:.0%}", f"{waited:.1%}"] for n, b, rate, waited in rows]
     print(f"{said} ({where})\n\n{markdown(head, body)}")
 
 
@@ -143,6 +149,7 @@ def _validation(run: Path) -> dict[str, float]:
     return dict(sorted(numbers.items()))
 
 
-def _rate(run: Path, batch: int) -> float:
+def _rate(run: Path, batch: int) -> tuple[float, float]:
+    """Samples per second, and the share of the time that was spent waiting for them."""
     watch = json.loads((run / "stopwatch.json").read_text(encoding="utf-8"))
-    return float(batch * watch["steps"] / watch["seconds"])
+    return batch * watch["steps"] / watch["seconds"], watch["waited"] / watch["seconds"]
