@@ -69,7 +69,7 @@ def ddp(
     Two scenes of the set are validated on at the end, four pairs each.
 
     For the first table every process count trains with the same global batch; for the second, the batch grows with the processes,
-    and each of them has the same work; it says too which share of the time the first process waits for its batches. On the CPU each
+    and each of them has the same work; it says too which share of the time the first one waits for its batches. On the CPU each
     process has one thread.
 
     Args:
