@@ -73,7 +73,7 @@ def test_every_command_is_understood(page, tmp_path, monkeypatch, own_network):
             pages.check_code(step.code)
 
 
-@pytest.mark.parametrize(("page", "least"), [("results.md", 10), ("performance.md", 4)])
+@pytest.mark.parametrize(("page", "least"), [("results.md", 8), ("real_pictures.md", 2), ("performance.md", 4)])
 def test_what_is_inline_is_understood(tmp_path, monkeypatch, page, least):
     """The pages of numbers name the commands of their tables in running text."""
     monkeypatch.chdir(tmp_path)
