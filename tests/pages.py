@@ -158,6 +158,8 @@ def stand_in(folder, page):
         (folder / part).symlink_to(ROOT / part)
     (folder / "rig.yaml").write_text(yaml.safe_dump(RIG))
     for step in steps(page):
+        if "fit-rig" in step.words:
+            (folder / step.words[step.words.index("--out") + 1]).write_text(yaml.safe_dump(RIG))
         for config in step.words:
             if re.fullmatch(r"runs/\w+(/\w+)*/config\.yaml", config):
                 (folder / config).parent.mkdir(parents=True, exist_ok=True)

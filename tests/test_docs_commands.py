@@ -151,13 +151,15 @@ def test_from_data_to_a_table_runs(place):
 @pytest.mark.slow
 def test_training_on_own_data_runs(place):
     """On a set of analytic scenes in place of a rendered one."""
-    scenes.write_any_to_any(place / "data" / "train", scenes=6, size=(32, 40))
-    few = FEW | {"fit": [*FEW["fit"], "--data.size=24"]}
+    for name in ("train", "low"):
+        scenes.write_any_to_any(place / "data" / name, scenes=6, size=(32, 40))
+    few = FEW | {"fit": [*FEW["fit"], "--data.size=24"], "test": ["--data.val_scenes=2", "--data.test_scenes=2"]}
     for step in pages.steps(PAGES["docs/howto/own_data.md"]):
         if step.words[:4] != ["python", "-m", "ltnet_pl", "render"]:
             pages.run(step, few)
     assert (place / "runs" / "mine" / "test").is_dir()
     assert "radius" in (place / "runs" / "rig" / "config.yaml").read_text()
+    assert (place / "runs" / "low" / "test").is_dir()
 
 
 @pytest.mark.slow
