@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ltnet_pl import InputError
 from ltnet_pl.sweep import plan
-from ltnet_pl.sweep.job import parse_slots, short
 from ltnet_pl.sweep.search import Search
+from ltnet_pl.sweep.slots import parse_slots
+from ltnet_pl.sweep.tables import short
 
 GRID = {"method": "grid", "parameters": {"a": {"values": [1, 2, 3]}, "b": {"values": [None, True]}, "c": {"value": 0.5}}}
 

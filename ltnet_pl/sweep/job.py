@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,10 +21,11 @@ from ltnet_pl import InputError
 from ltnet_pl.experiment import configuration
 from ltnet_pl.files import METRICS, locked, read_lines
 from ltnet_pl.processes import die_with_parent, quoted, tail
-from ltnet_pl.report.tables import markdown
 from ltnet_pl.sweep.journal import Journal, Trial
 from ltnet_pl.sweep.plan import Parameters, Sweep, expand, flags_of, read_sweep
 from ltnet_pl.sweep.search import Search, values_of
+from ltnet_pl.sweep.slots import parse_slots
+from ltnet_pl.sweep.tables import progress, ranking, words
 
 PATIENCE = 30.0
 """Seconds in which a trial that is to stop may write its checkpoint."""
@@ -81,37 +81,6 @@ def sweep(
         _Job(plan, search, journal, places, every, console).run()
 
 
-def parse_slots(slots: str | None) -> list[str]:
-    """The devices of each slot, as CUDA_VISIBLE_DEVICES takes them; empty for none.
-
-    Raises:
-        InputError: If a device is unknown, absent or named twice.
-    """
-    import torch
-
-    there = torch.cuda.device_count()
-    if slots is None:
-        return [str(index) for index in range(there)] or [""]
-    parts = [part.strip() for part in slots.split(";")]
-    seen: list[str] = []
-    for part in parts:
-        if part == "cpu":
-            continue
-        for device in (name.strip() for name in part.split(",")):
-            if not device.isdecimal():
-                raise InputError(
-                    f"--slots {slots}: {device!r} is no device; expected numbers of GPUs as in 0,1;2,3, or cpu: correct it"
-                )
-            if int(device) >= there:
-                raise InputError(
-                    f"--slots {slots}: there is no GPU {device}, there are {there}; expected 0 to {there - 1}: correct it"
-                )
-            if device in seen:
-                raise InputError(f"--slots {slots}: GPU {device} is named twice; expected each once: correct it")
-            seen.append(device)
-    return ["" if part == "cpu" else part.replace(" ", "") for part in parts]
-
-
 class _Job:
     """Runs the trials of one sweep."""
 
@@ -136,7 +105,7 @@ class _Job:
                     if not self.running:
                         break
                     if self.console.is_terminal:
-                        live.update(self._table(), refresh=True)
+                        live.update(self._progress(), refresh=True)
                     time.sleep(self.every)
                     self._look()
             finally:
@@ -219,7 +188,7 @@ class _Job:
         trial.status = "running"
         self.journal.note(trial)
         self.running.append(_Running(trial, process, slot, time.monotonic()))
-        self._say(f"trial {trial.number} begins{f' on {slot}' if slot else ''}: {self._words(trial)}")
+        self._say(f"trial {trial.number} begins{f' on {slot}' if slot else ''}: {words(trial)}")
 
     def _look(self) -> None:
         """See which trials ended, and stop those without hope."""
@@ -301,44 +270,15 @@ class _Job:
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _words(self, trial: Trial) -> str:
-        return ", ".join(f"{short(key)} {value}" for key, value in trial.parameters.items())
-
-    def _table(self) -> Table:
-        """All trials so far."""
-        table = Table(title=f"{self.plan.path.name}: {len(self.journal.trials)} of {self.search.total} trials begun")
-        for name in ("trial", "parameters", "status", "step", self.plan.metric or "", "seconds"):
-            table.add_column(name)
-        at_work = {running.trial.number: running for running in self.running}
-        for trial in self.journal.ordered:
-            step, value, seconds = trial.step, trial.value, trial.seconds
-            if trial.number in at_work:
-                lines = read_lines(self.journal.place(trial) / METRICS)
-                step = lines[-1]["step"] if lines else None
-                values = values_of(self.journal.place(trial), self.plan.metric or "")
-                value = self.plan.best(values)
-                seconds = round(time.monotonic() - at_work[trial.number].begun)
-            cells = [
-                "" if cell is None else f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in (step, value, seconds)
-            ]
-            table.add_row(str(trial.number), self._words(trial), trial.status, *cells)
-        return table
+    def _progress(self) -> Table:
+        now = time.monotonic()
+        at_work = {running.trial.number: now - running.begun for running in self.running}
+        return progress(self.plan, self.journal, self.search.total, at_work)
 
     def _close(self) -> None:
         """The table, best first, and what failed."""
         trials = self.journal.ordered
-        sign = -1 if self.plan.goal == "maximize" else 1
-        trials.sort(key=lambda trial: (trial.value is None, sign * (trial.value or 0.0)))
-        keys = [key for key in self.plan.parameters if len({str(trial.parameters.get(key)) for trial in trials}) > 1]
-        head = ["trial", *map(short, keys), "status", self.plan.metric or "value", "seconds"]
-        body = []
-        for trial in trials:
-            numbers = [
-                "" if trial.value is None else f"{trial.value:.5g}",
-                "" if trial.seconds is None else f"{trial.seconds:.0f}",
-            ]
-            body.append([str(trial.number), *(str(trial.parameters.get(key)) for key in keys), trial.status, *numbers])
-        self._say(markdown(head, body))
+        self._say(ranking(self.plan, self.journal))
         self._say(f"runs and journal are in {self.journal.folder}")
         failed = [str(trial.number) for trial in trials if trial.status == "failed"]
         if failed:
@@ -346,14 +286,3 @@ class _Job:
                 f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}; the ends of their logs stand in "
                 f"{self.journal.path}: to try them again, remove their lines there"
             )
-
-
-def short(key: str) -> str:
-    """A flag's last names, without what class paths put between them.
-
-    Example:
-        >>> short("model.net.init_args.field"), short("seed_everything")
-        ('net.field', 'seed_everything')
-    """
-    names = [name for name in key.split(".") if not re.fullmatch("init_args|dict_kwargs", name)]
-    return ".".join(names[-2:])
