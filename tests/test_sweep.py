@@ -80,10 +80,58 @@ def test_a_failing_trial_is_told_and_the_rest_goes_on(tmp_path, capsys):
     assert "RuntimeError: this trial is broken" in found[1]["tail"]
     assert "  | RuntimeError: this trial is broken" in captured.out
     assert "1 of 3 trials failed: 1; the ends of their logs stand in" in captured.err
+    assert "to try them again, give --retry" in captured.err
 
 
-def start(file, out):
-    call = [sys.executable, "-m", "ltnet_pl", "sweep", str(file), f"--out={out}", "--slots=cpu;cpu", "--every=0.05"]
+def test_failed_trials_are_tried_again_when_asked_for(tmp_path, capsys):
+    mended, out = tmp_path / "mended", tmp_path / "out"
+    parameters = {"a": {"values": [1, 2, 3, 4]}, "broken": {"value": 2}, "mended": {"value": str(mended)}}
+    file = write(tmp_path / "x.yaml", parameters)
+    assert run(file, out) == 2
+    mended.write_text("")
+    assert run(file, out) == 2
+    assert [len(calls(out, number)) for number in range(4)] == [1, 1, 1, 1]
+    assert run(file, out, "--retry") == 0
+    assert [len(calls(out, number)) for number in range(4)] == [1, 2, 1, 1]
+    assert (journal(out)[1]["status"], journal(out)[1]["tail"]) == ("finished", None)
+
+
+def test_a_trial_whose_lines_are_taken_out_runs_anew_and_no_other(tmp_path):
+    file, out = write(tmp_path / "x.yaml", {"a": {"values": [1, 2, 3, 4]}}), tmp_path / "out"
+    assert run(file, out) == 0
+    path = out / "journal.jsonl"
+    lines = [line for line in path.read_text().splitlines() if json.loads(line).get("number") != 1]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert run(file, out) == 0
+    assert [len(calls(out, number)) for number in range(4)] == [1, 2, 1, 1]
+    assert journal(out)[1]["parameters"] == {"a": 2}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_trial_that_is_ended_from_outside_goes_on_but_not_forever(tmp_path, capsys, number):
+    """It cannot be told from a system without memory, which would end it always."""
+    parameters = {"a": {"values": [1, 2]}, "killed": {"value": 2}, "number": {"value": int(number)}}
+    file, out = write(tmp_path / "x.yaml", parameters), tmp_path / "out"
+    assert run(file, out) == 2
+    printed = capsys.readouterr().out
+    assert [len(calls(out, trial)) for trial in range(2)] == [1, 3]
+    assert [journal(out)[trial]["status"] for trial in range(2)] == ["finished", "failed"]
+    assert f"trial 1 was ended by {number.name} from outside; it goes on" in printed
+    assert "3 times from outside" in printed
+    assert run(file, out, "--retry") == 2
+    assert len(calls(out, 1)) == 6
+
+
+def test_other_ends_are_failures_at_once(tmp_path):
+    parameters = {"a": {"values": [1]}, "killed": {"value": 1}, "number": {"value": int(signal.SIGABRT)}}
+    file, out = write(tmp_path / "x.yaml", parameters), tmp_path / "out"
+    assert run(file, out) == 2
+    assert len(calls(out, 0)) == 1
+    assert journal(out)[0]["code"] == -signal.SIGABRT
+
+
+def start(file, out, *more):
+    call = [sys.executable, "-m", "ltnet_pl", "sweep", str(file), f"--out={out}", "--slots=cpu;cpu", "--every=0.05", *more]
     return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
 
 
@@ -103,15 +151,19 @@ def alive(pid):
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a trial follows its parent's death by Linux's prctl")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="a trial follows its parent's death by Linux's prctl")
+
+
+@LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_sweep_leaves_no_trial_and_goes_on(tmp_path, number):
     hold, out = tmp_path / "hold", tmp_path / "out"
     hold.write_text("")
-    file = write(tmp_path / "x.yaml", {"a": {"values": [1, 2, 3]}, "hold": {"value": str(hold)}})
+    file = write(tmp_path / "x.yaml", {"a": {"values": [1, 2, 3, 4]}, "hold": {"value": str(hold)}, "free": {"value": 1}})
     process = start(file, out)
-    wait_for(lambda: len(list(out.glob("trials/*/calls.jsonl"))) >= 2)
-    pids = [calls(out, trial)[0]["pid"] for trial in (0, 1)]
+    wait_for(lambda: (out / "trials" / "0002" / "calls.jsonl").exists())
+    assert journal(out)[0]["status"] == "finished"
+    pids = [calls(out, trial)[0]["pid"] for trial in (1, 2)]
     process.send_signal(number)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == (-number if number == signal.SIGKILL else 130), printed
@@ -119,8 +171,79 @@ def test_a_stopped_sweep_leaves_no_trial_and_goes_on(tmp_path, number):
     hold.unlink()
     assert run(file, out) == 0
     assert {trial["status"] for trial in journal(out).values()} == {"finished"}
-    # what had ended was not run again, and what was cut short was
-    assert sum(len(calls(out, trial)) for trial in range(3)) <= 5
+    # what had ended is not run again, what was cut short is
+    assert [len(calls(out, trial)) for trial in range(4)] == [1, 2, 2, 1]
+
+
+@LINUX
+def test_what_ends_while_a_sweep_is_stopped_is_noted(tmp_path):
+    """Trial 0 ends between the last look and the signal, trial 1 is ended by somebody who ends all, as systemd does."""
+    hold, out = tmp_path / "hold", tmp_path / "out"
+    hold.write_text("")
+    file = write(tmp_path / "x.yaml", {"a": {"values": [1, 2]}, "hold": {"value": str(hold)}, "free": {"value": 1}})
+    process = start(file, out, "--every=5")
+    wait_for(lambda: len(list(out.glob("trials/*/calls.jsonl"))) == 2)
+    first, second = (calls(out, trial)[0]["pid"] for trial in (0, 1))
+    wait_for(lambda: not alive(first))
+    assert journal(out)[0]["status"] == "running"
+    os.kill(second, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert [journal(out)[trial]["status"] for trial in (0, 1)] == ["finished", "running"]
+    assert (journal(out)[1]["code"], journal(out)[1]["interrupts"], journal(out)[1]["tail"]) == (143, 0, None)
+    hold.unlink()
+    before = journal(out)[1]["seconds"]
+    assert before >= 1
+    assert run(file, out) == 0
+    assert [len(calls(out, trial)) for trial in (0, 1)] == [1, 2]
+    # of all sittings
+    assert journal(out)[1]["seconds"] > before
+
+
+@LINUX
+def test_a_program_of_others_that_leaves_with_0_when_it_is_stopped_is_not_finished(tmp_path):
+    hold, out = tmp_path / "hold", tmp_path / "out"
+    hold.write_text("")
+    file = write(tmp_path / "x.yaml", {"a": {"values": [1]}, "hold": {"value": str(hold)}, "leave": {"value": 0}})
+    process = start(file, out)
+    wait_for(lambda: (out / "trials" / "0000" / "calls.jsonl").exists())
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert journal(out)[0]["status"] == "running"
+
+
+@LINUX
+def test_trials_of_a_killed_sweep_keep_its_folder_until_they_end(tmp_path, capsys):
+    hold, out = tmp_path / "hold", tmp_path / "out"
+    hold.write_text("")
+    parameters = {"a": {"values": [1]}, "hold": {"value": str(hold)}, "deaf": {"value": 1}, "ranks": {"value": 1}}
+    file = write(tmp_path / "x.yaml", parameters)
+    process = start(file, out)
+    wait_for(lambda: (out / "trials" / "0000" / "rank").exists())
+    process.kill()
+    process.communicate()
+    pid, rank = calls(out, 0)[0]["pid"], int((out / "trials" / "0000" / "rank").read_text())
+    assert run(file, out) == 2
+    error = capsys.readouterr().err
+    assert "another process runs this sweep, or one was killed and its trials have not ended yet" in error
+    assert f"process {pid} of trial 0" in error
+    # the lock went with the first process; a rank that it left is seen all the same
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
+    assert run(file, out) == 2
+    assert f"have not ended yet: process {rank} of trial 0; wait" in capsys.readouterr().err
+    os.kill(rank, signal.SIGKILL)
+    wait_for(lambda: not alive(rank))
+    hold.unlink()
+    assert run(file, out) == 0
+
+
+def test_ranks_end_with_the_first_process_of_a_trial(tmp_path):
+    file, out = write(tmp_path / "x.yaml", {"a": {"values": [1, 2]}, "ranks": {"value": 1}}), tmp_path / "out"
+    assert run(file, out) == 0
+    wait_for(lambda: not alive(int((out / "trials" / "0000" / "rank").read_text())))
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
@@ -181,6 +304,17 @@ def test_hyperband_stops_what_has_no_hope(tmp_path):
     assert [found[number]["status"] for number in range(2, 4)] == ["stopped", "stopped"]
     assert found[2]["step"] < 12
     assert found[2]["code"] == 143
+
+
+def test_what_has_no_hope_and_does_not_stop_is_killed(tmp_path, monkeypatch):
+    pytest.importorskip("sweeps", reason="early termination needs the package sweeps (extra sweeps)")
+    monkeypatch.setattr("ltnet_pl.sweep.sitting.PATIENCE", 0.2)
+    early = {"type": "hyperband", "min_iter": 2, "eta": 2}
+    parameters = {"a": {"values": [9, 8, 1]}, "steps": {"value": 40}, "wait": {"value": 0.1}, "deaf": {"value": 1}}
+    assert run(write(tmp_path / "x.yaml", parameters, early_terminate=early), tmp_path / "out") == 0
+    found = journal(tmp_path / "out")[2]
+    assert (found["status"], found["code"]) == ("stopped", -signal.SIGKILL)
+    assert found["step"] < 40
 
 
 def test_bayes_suggests_within_the_space_and_is_the_same_again(tmp_path):

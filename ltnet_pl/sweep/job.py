@@ -7,11 +7,10 @@ import io
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.live import Live
@@ -19,27 +18,17 @@ from rich.table import Table
 
 from ltnet_pl import InputError
 from ltnet_pl.experiment import configuration
-from ltnet_pl.files import METRICS, locked, read_lines
-from ltnet_pl.processes import die_with_parent, quoted, tail
+from ltnet_pl.files import METRICS, read_lines
+from ltnet_pl.processes import quoted, tail
 from ltnet_pl.sweep.journal import Journal, Trial
 from ltnet_pl.sweep.plan import Parameters, Sweep, expand, flags_of, read_sweep
 from ltnet_pl.sweep.search import Search, values_of
+from ltnet_pl.sweep.sitting import Sitting, alone, begin, interrupted, plain, tidy
 from ltnet_pl.sweep.slots import parse_slots
 from ltnet_pl.sweep.tables import progress, ranking, words
 
-PATIENCE = 30.0
-"""Seconds in which a trial that is to stop may write its checkpoint."""
-
-
-@dataclass
-class _Running:
-    """A trial at work: its process, the devices that it has, and when it began."""
-
-    trial: Trial
-    process: subprocess.Popen[bytes]
-    slot: str
-    begun: float
-    hopeless: bool = False
+TRIES = 3
+"""Sittings after which a trial that is ended from outside again and again, as by a system without memory, has failed."""
 
 
 def sweep(
@@ -49,6 +38,7 @@ def sweep(
     count: int | None = None,
     seed: int = 0,
     every: float = 2.0,
+    retry: bool = False,
 ) -> None:
     """Run the trials of a sweep on this machine; the YAML is the one that `wandb sweep` takes, and no server is needed.
 
@@ -63,6 +53,7 @@ def sweep(
         count: Largest number of trials, also below what the YAML says.
         seed: Seed of random draws.
         every: Seconds between looks at the trials.
+        retry: Try failed trials again, from their last checkpoints.
 
     Raises:
         InputError: If the YAML, a slot or the folder does not serve, a key is no flag of ours, no trial logs the metric, or, once
@@ -74,21 +65,33 @@ def sweep(
     search = Search(plan, count, seed)
     places = parse_slots(slots)
     folder = Path(out) if out is not None else Path("runs/sweeps") / plan.path.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, "runs this sweep"):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder} is no folder; expected one for the sweep: name another --out") from error
+    with alone(folder) as lock:
         journal = Journal(folder, plan, seed)
         shutil.copyfile(plan.path, folder / "sweep.yaml")
-        _Job(plan, search, journal, places, every, console).run()
+        if retry:
+            journal.forgive()
+        _Job(plan, search, journal, places, every, console, lock).run()
 
 
 class _Job:
     """Runs the trials of one sweep."""
 
     def __init__(
-        self, plan: Sweep, search: Search, journal: Journal, slots: Sequence[str], every: float, console: Console
+        self,
+        plan: Sweep,
+        search: Search,
+        journal: Journal,
+        slots: Sequence[str],
+        every: float,
+        console: Console,
+        lock: IO[bytes],
     ) -> None:
         self.plan, self.search, self.journal, self.every, self.console = plan, search, journal, every, console
-        self.free, self.running = list(reversed(slots)), list[_Running]()
+        self.free, self.running, self.lock = list(reversed(slots)), list[Sitting](), lock
         self._stop = False
 
     def run(self) -> None:
@@ -107,9 +110,11 @@ class _Job:
                     if self.console.is_terminal:
                         live.update(self._progress(), refresh=True)
                     time.sleep(self.every)
-                    self._look()
+                    # before a look: who stops this process may have stopped the trials too, which has no fault of theirs in it
+                    if not self._stop:
+                        self._look()
             finally:
-                self._end_children()
+                self._end_sittings()
         if self._stop:
             self.console.print(f"stopped; the same command goes on, its journal is {self.journal.path}", soft_wrap=True)
             raise SystemExit(130)
@@ -147,13 +152,14 @@ class _Job:
 
     def _next(self) -> Trial | None:
         """The next trial to run: one that was interrupted, or a new one."""
-        at_work = {running.trial.number for running in self.running}
+        at_work = {sitting.trial.number for sitting in self.running}
         known = self.journal.ordered
         for trial in known:
             if not trial.ended and trial.number not in at_work:
                 return trial
-        number = len(known)
-        if number >= self.search.total:
+        # not the count of those known: lines may have been taken out of the journal
+        number = next((number for number in range(self.search.total) if number not in self.journal.trials), None)
+        if number is None:
             return None
         return Trial(number, self.search.parameters(number, known, [self.journal.place(trial) for trial in known]))
 
@@ -163,70 +169,76 @@ class _Job:
         line = expand(self.plan, trial.parameters)
         if flags_of(line) is not None:
             line += [f"--trainer.default_root_dir={place}", "--ckpt_path=last"]
-        environment = {
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": slot,
-            "WANDB_MODE": os.environ.get("WANDB_MODE", "offline"),
-            "WANDB_RUN_GROUP": self.journal.folder.name,
-            "WANDB_DIR": str(place.resolve()),
-        }
-        for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "LOCAL_RANK", "MASTER_PORT"):
-            environment.pop(name, None)
-        with open(place / "trial.log", "ab") as log:
-            log.write(f"$ {' '.join(line)}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                # Ctrl-C is answered here; and a trial must not go on unseen where this process is killed
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-        trial.status = "running"
+        variables = {"WANDB_MODE": os.environ.get("WANDB_MODE", "offline"), "WANDB_RUN_GROUP": self.journal.folder.name}
+        sitting = begin(line, trial, place, slot, "trial.log", variables, self.lock)
+        # of a sitting that a kill ended, what was logged tells
+        logged = [line["seconds"] for line in read_lines(place / METRICS) if isinstance(line.get("seconds"), int | float)]
+        sitting.before = max([trial.seconds or 0.0, *logged])
+        self.running.append(sitting)
+        trial.status, trial.process = "running", sitting.process.pid
         self.journal.note(trial)
-        self.running.append(_Running(trial, process, slot, time.monotonic()))
         self._say(f"trial {trial.number} begins{f' on {slot}' if slot else ''}: {words(trial)}")
 
     def _look(self) -> None:
         """See which trials ended, and stop those without hope."""
-        for running in list(self.running):
-            code = running.process.poll()
+        ended = list[Trial]()
+        for sitting in list(self.running):
+            code = sitting.process.poll()
             if code is not None:
-                self.running.remove(running)
-                self.free.append(running.slot)
-                self._ended(running, code)
+                self.running.remove(sitting)
+                self._ended(sitting, code)
+                self.free.append(sitting.slot)
+                ended.append(sitting.trial)
+            elif sitting.deadline is not None and time.monotonic() > sitting.deadline:
+                sitting.kill()
+        for trial in ended:
+            self._expect_metric(trial)
         known = self.journal.ordered
         places = [self.journal.place(trial) for trial in known]
         for number in self.search.hopeless(known, places) if self.running else ():
-            for running in self.running:
-                if running.trial.number == number and not running.hopeless:
-                    running.hopeless = True
-                    running.process.terminate()
+            for sitting in self.running:
+                if sitting.trial.number == number and not sitting.hopeless:
+                    sitting.give_up()
 
-    def _ended(self, running: _Running, code: int) -> None:
-        trial, place = running.trial, self.journal.place(running.trial)
-        lines = read_lines(place / METRICS)
-        trial.code, trial.seconds = code, round(time.monotonic() - running.begun, 1)
-        trial.step = max((line["step"] for line in lines), default=None)
+    def _ended(self, sitting: Sitting, code: int, stopping: bool = False) -> None:
+        """Write down how a trial ended, or that it is to go on.
+
+        Args:
+            sitting: Its process.
+            code: What that left with.
+            stopping: Whether the sweep stops, and the trials with it.
+        """
+        sitting.kill()
+        trial, place = sitting.trial, self.journal.place(sitting.trial)
+        trial.code, trial.seconds, trial.process = code, round(sitting.seconds, 1), None
+        trial.step = max((line["step"] for line in read_lines(place / METRICS)), default=None)
         if self.plan.metric is not None:
-            values = values_of(place, self.plan.metric)
-            trial.value = self.plan.best(values)
-        if running.hopeless:
+            trial.value = self.plan.best(values_of(place, self.plan.metric))
+        outside = interrupted(code) and not stopping
+        trial.interrupts += outside and not sitting.hopeless
+        if sitting.hopeless:
             trial.status = "stopped"
         elif code == 0:
             trial.status = "finished"
+        elif stopping or (outside and trial.interrupts < TRIES):
+            trial.status = "running"
         else:
             trial.status = "failed"
             log = (place / "trial.log").read_text(encoding="utf-8", errors="replace")
             trial.tail = tail(log)
         self.journal.note(trial)
-        value = "" if trial.value is None else f", {self.plan.metric} {trial.value:.5g}"
-        self._say(f"trial {trial.number} {trial.status} after {trial.seconds:.0f} s{value}")
+        if trial.ended:
+            value = "" if trial.value is None else f", {self.plan.metric} {trial.value:.5g}"
+            self._say(f"trial {trial.number} {trial.status} after {trial.seconds:.0f} s{value}")
+        elif not stopping:
+            left = TRIES - trial.interrupts
+            self._say(f"trial {trial.number} was ended by {plain(code)} from outside; it goes on, at most {left} times more")
         if trial.status == "failed":
-            self._say(quoted(trial.tail or ""))
+            why = f", {TRIES} times from outside" if outside else ""
+            self._say(f"trial {trial.number} ended with {plain(code)}{why}; the end of its log:\n{quoted(trial.tail or '')}")
+
+    def _expect_metric(self, trial: Trial) -> None:
+        """Refuse to go on where a finished trial of ours lacks what the sweep goes by."""
         metric = self.plan.metric
         if (
             metric is not None
@@ -234,23 +246,23 @@ class _Job:
             and trial.value is None
             and flags_of(expand(self.plan, {})) is not None
         ):
+            lines = read_lines(self.journal.place(trial) / METRICS)
             names = sorted({key for line in lines for key in line if "/" in key})
             raise InputError(
                 f"{self.plan.path}: metric.name is {metric}, which trial {trial.number} did not log; expected one of "
                 f"{', '.join(names) or 'none, since nothing was logged'}: correct it, and name another --out"
             )
 
-    def _end_children(self) -> None:
-        """Have every trial at work write its checkpoint and end; kill what does not."""
-        for running in self.running:
-            running.process.terminate()
-        deadline = time.monotonic() + PATIENCE
-        for running in self.running:
-            try:
-                running.process.wait(max(deadline - time.monotonic(), 0.1))
-            except subprocess.TimeoutExpired:
-                os.killpg(running.process.pid, signal.SIGKILL)
-                running.process.wait()
+    def _end_sittings(self) -> None:
+        """End every trial at work, and note which of them had ended by themselves."""
+        over = {sitting.trial.number: code for sitting in self.running if (code := sitting.process.poll()) is not None}
+        tidy(self.running)
+        for sitting in self.running:
+            code = over.get(sitting.trial.number, sitting.process.returncode)
+            # what is not ours may leave with 0 when it is asked to stop
+            if code == 0 and sitting.trial.number not in over and flags_of(expand(self.plan, {})) is None:
+                code = -signal.SIGTERM
+            self._ended(sitting, code, stopping=True)
         self.running = []
 
     @contextlib.contextmanager
@@ -271,8 +283,7 @@ class _Job:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _progress(self) -> Table:
-        now = time.monotonic()
-        at_work = {running.trial.number: now - running.begun for running in self.running}
+        at_work = {sitting.trial.number: sitting.seconds for sitting in self.running}
         return progress(self.plan, self.journal, self.search.total, at_work)
 
     def _close(self) -> None:
@@ -284,5 +295,5 @@ class _Job:
         if failed:
             raise InputError(
                 f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}; the ends of their logs stand in "
-                f"{self.journal.path}: to try them again, remove their lines there"
+                f"{self.journal.path}: to try them again, give --retry"
             )

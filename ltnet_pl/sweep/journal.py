@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ class Trial:
         code: Exit status, where it ended.
         value: The best value of the sweep's metric, where it has one.
         step: Steps that it did.
-        seconds: What it took.
+        seconds: What it took, over all its sittings.
         tail: The end of its log, where it failed.
+        process: Its first process, while it runs.
+        interrupts: How often it was ended from outside while the sweep went on.
     """
 
     number: int
@@ -38,11 +41,18 @@ class Trial:
     step: int | None = None
     seconds: float | None = None
     tail: str | None = None
+    process: int | None = None
+    interrupts: int = 0
 
     @property
     def ended(self) -> bool:
         """Whether it needs no more work."""
         return self.status in ENDS
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"{self.number:04d}"
 
 
 class Journal:
@@ -85,8 +95,6 @@ class Journal:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
-        except NotADirectoryError as error:
-            raise InputError(f"{self.folder} is no folder; expected one for the sweep: name another --out") from error
         lines = []
         whole, _, rest = text.rpartition("\n")
         for number, line in enumerate(whole.splitlines(), 1):
@@ -112,6 +120,12 @@ class Journal:
         self.trials[trial.number] = trial
         self._append(asdict(trial))
 
+    def forgive(self) -> None:
+        """Put failed trials back among those that are to run."""
+        for trial in self.ordered:
+            if trial.status == "failed":
+                self.note(replace(trial, status="queued", code=None, tail=None, interrupts=0))
+
     @property
     def ordered(self) -> list[Trial]:
         """All trials so far, by number."""
@@ -119,4 +133,20 @@ class Journal:
 
     def place(self, trial: Trial) -> Path:
         """The run folder of a trial."""
-        return self.folder / "trials" / f"{trial.number:04d}"
+        return self.folder / "trials" / trial.name
+
+
+def standing(path: Path) -> dict[int, Trial]:
+    """How the trials of a journal stand, by number, while another process may write it; none where there is no journal.
+
+    Args:
+        path: The journal, which is left as it is.
+    """
+    trials = dict[int, Trial]()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            # cut short, or of another version
+            with contextlib.suppress(ValueError, TypeError):
+                trial = Trial(**json.loads(line))
+                trials[trial.number] = trial
+    return trials
