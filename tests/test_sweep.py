@@ -294,6 +294,36 @@ def test_a_key_that_is_no_flag_is_named_before_anything_starts(vidit_root, tmp_p
     assert not list((tmp_path / "out").glob("trials/*"))
 
 
+@pytest.mark.parametrize("asked", ["flag", "parameter"])
+def test_slots_with_fewer_devices_than_trials_ask_for_are_named_before_anything_starts(
+    vidit_root, tmp_path, capsys, monkeypatch, asked
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    more = ["--trainer.accelerator=auto", *(["--trainer.devices=2"] if asked == "flag" else [])]
+    command = ["${interpreter}", "-m", "ltnet_pl", *flags(vidit_root, tmp_path / "run", *more), "${args}"]
+    parameters = {"model.loss.light": {"value": 0.1}} | ({"trainer.devices": {"values": [1, 2]}} if asked == "parameter" else {})
+    file = write(tmp_path / "x.yaml", parameters, command=command)
+    assert main(["sweep", str(file), f"--out={tmp_path / 'out'}", "--slots=0,1;2"]) == 2
+    error = capsys.readouterr().err
+    assert "a trial asks for 2 GPUs, and the slot 2 has 1; expected no more than --slots gives" in error
+    assert not list((tmp_path / "out").glob("trials/*"))
+
+
+def test_a_program_that_is_not_there_is_named_before_anything_starts(tmp_path, capsys):
+    for command in (["no-such-program", "${args}"], ["${env}", "X=1", "no-such-program"]):
+        assert run(write(tmp_path / "x.yaml", {"a": {"value": 1}}, command=command), tmp_path / command[0][:2]) == 2
+        assert "x.yaml: command runs no-such-program, which is not found" in capsys.readouterr().err
+        assert not list(tmp_path.glob("*/trials/*"))
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    for out in (tmp_path / "out", tmp_path / "out" / "below"):
+        assert run(write(tmp_path / "x.yaml", {"a": {"values": [1]}}), out) == 2
+        assert f"error: {out} is no folder; expected one for the sweep: name another --out" in capsys.readouterr().err
+
+
 def test_hyperband_stops_what_has_no_hope(tmp_path):
     pytest.importorskip("sweeps", reason="early termination needs the package sweeps (extra sweeps)")
     early = {"type": "hyperband", "min_iter": 2, "eta": 2}

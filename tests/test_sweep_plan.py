@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ltnet_pl import InputError
 from ltnet_pl.sweep import plan
 from ltnet_pl.sweep.search import Search
-from ltnet_pl.sweep.slots import parse_slots
+from ltnet_pl.sweep.slots import misfit, parse_slots
 from ltnet_pl.sweep.tables import short
 
 GRID = {"method": "grid", "parameters": {"a": {"values": [1, 2, 3]}, "b": {"values": [None, True]}, "c": {"value": 0.5}}}
@@ -156,17 +156,49 @@ def test_bayes_without_the_package_names_it(tmp_path, monkeypatch):
 
 
 def test_slots(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     assert parse_slots(None) == ["0", "1", "2", "3"]
     assert parse_slots("0,1; 2, 3") == ["0,1", "2,3"]
     assert parse_slots("cpu;cpu") == ["", ""]
-    for slots, said in (("0,4", "there is no GPU 4, there are 4"), ("0;0", "GPU 0 is named twice"), ("0;x", "'x' is no device")):
+    for slots, said in (
+        ("0,4", "there is no GPU 4, there are 4; expected 0 to 3"),
+        ("0;0", "GPU 0 is named twice"),
+        ("0;00", "GPU 00 is named twice"),
+        ("0;x", "'x' is no device"),
+    ):
         with pytest.raises(InputError, match=f"--slots {slots}: {said}"):
             parse_slots(slots)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert parse_slots(None) == [""]
-    with pytest.raises(InputError, match="there is no GPU 0, there are 0"):
+    with pytest.raises(InputError, match="there is no GPU 0, there are 0; expected cpu"):
         parse_slots("0")
+
+
+def test_slots_are_those_of_the_devices_that_are_visible(monkeypatch):
+    """As torch counts them: the first number is the first device of the list."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for visible, names in (("2,3", ["2", "3"]), ("GPU-1b, MIG-7", ["GPU-1b", "MIG-7"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert parse_slots(None) == names
+        assert parse_slots("1;0") == names[::-1]
+        assert parse_slots("0,1;cpu") == [",".join(names), ""]
+    with pytest.raises(InputError, match="there is no GPU 2, there are 2 in CUDA_VISIBLE_DEVICES=GPU-1b, MIG-7; expected 0 to 1"):
+        parse_slots("2")
+    # what torch makes nothing of is none
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert parse_slots(None) == [""]
+
+
+@pytest.mark.parametrize("devices", [2, "2", [0, 1], "0,1", [1]])
+def test_slots_that_are_too_small(devices):
+    assert misfit(devices, "auto", ["0,1", "2"]) == "2 GPUs, and the slot 2 has 1"
+    assert misfit(devices, "gpu", ["", "0,1"]) == "a GPU, and the slot cpu has none"
+    assert misfit(devices, "auto", ["0,1", "2,3,4", ""]) is None
+    # processes are no devices
+    assert misfit(devices, "cpu", ["0", ""]) is None
+    assert all(misfit(any_number, "gpu", ["0"]) is None for any_number in (1, "auto", -1, "-1", [0], "0,"))
 
 
 def test_short_names():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 import signal
@@ -17,11 +16,11 @@ from rich.live import Live
 from rich.table import Table
 
 from ltnet_pl import InputError
-from ltnet_pl.experiment import configuration
 from ltnet_pl.files import METRICS, read_lines
 from ltnet_pl.processes import quoted, tail
+from ltnet_pl.sweep.checks import check_trials
 from ltnet_pl.sweep.journal import Journal, Trial
-from ltnet_pl.sweep.plan import Parameters, Sweep, expand, flags_of, read_sweep
+from ltnet_pl.sweep.plan import Sweep, expand, flags_of, read_sweep
 from ltnet_pl.sweep.search import Search, values_of
 from ltnet_pl.sweep.sitting import Sitting, alone, begin, interrupted, plain, tidy
 from ltnet_pl.sweep.slots import parse_slots
@@ -49,15 +48,16 @@ def sweep(
         file: The sweep's YAML.
         out: Folder of the sweep; by default runs/sweeps/ and the file's name.
         slots: Devices of each trial at a time, slots separated by semicolons: "0,1;2,3" runs two trials of two GPUs each;
-            "cpu;cpu" two without. By default one slot for each GPU, or one without.
+            "cpu;cpu" two without. By default one slot for each GPU, or one without. Numbers count the GPUs that
+            CUDA_VISIBLE_DEVICES lists, where it is set.
         count: Largest number of trials, also below what the YAML says.
         seed: Seed of random draws.
         every: Seconds between looks at the trials.
         retry: Try failed trials again, from their last checkpoints.
 
     Raises:
-        InputError: If the YAML, a slot or the folder does not serve, a key is no flag of ours, no trial logs the metric, or, once
-            all others are done, a trial failed.
+        InputError: If the YAML, a slot or the folder does not serve, a key is no flag of ours, trials ask for more devices than a
+            slot has, none logs the metric, or, once all others are done, a trial failed.
     """
     if count is not None and count < 1:
         raise InputError(f"--count {count}: expected 1 or more; give another")
@@ -99,7 +99,8 @@ class _Job:
         done = sum(trial.ended for trial in self.journal.trials.values())
         if done:
             self.console.print(f"{done} of {self.search.total} trials have ended already")
-        self._check_flags()
+        first = self.journal.trials.get(0)
+        check_trials(self.plan, first.parameters if first else self.search.parameters(0, [], []), self.free)
         with self._signals(), Live(console=self.console, auto_refresh=False, transient=True) as live:
             try:
                 while not self._stop:
@@ -119,36 +120,6 @@ class _Job:
             self.console.print(f"stopped; the same command goes on, its journal is {self.journal.path}", soft_wrap=True)
             raise SystemExit(130)
         self._close()
-
-    def _check_flags(self) -> None:
-        """Refuse keys that are no flags of ours before anything starts: the first trial's configuration is resolved."""
-        trials = self.journal.trials
-        parameters = trials[0].parameters if 0 in trials else self.search.parameters(0, [], [])
-        whole = self._refused(parameters)
-        if whole is None:
-            return
-        # the one that is refused alone, where there is one
-        alone = {key: why for key, value in parameters.items() if (why := self._refused({key: value})) is not None}
-        named, why = next(((f"parameters.{key}", why) for key, why in alone.items()), ("what it asks for", whole))
-        raise InputError(
-            f"{self.plan.path}: {named} is refused by fit: {why}; expected flags that python -m ltnet_pl fit --help names: "
-            "correct it"
-        )
-
-    def _refused(self, parameters: Parameters) -> str | None:
-        """What our own parser has against a command line; None where it has nothing, or is not what runs."""
-        flags = flags_of(expand(self.plan, parameters))
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                if flags is not None:
-                    configuration(flags)
-        except SystemExit:
-            lines = " ".join(said.getvalue().rpartition("error:")[2].split())
-            return lines[:300] or "it ends at once"
-        except InputError as error:
-            return str(error)
-        return None
 
     def _next(self) -> Trial | None:
         """The next trial to run: one that was interrupted, or a new one."""
