@@ -95,6 +95,9 @@ def test_what_decides_the_trials_is_in_the_hash(tmp_path):
     assert read(tmp_path, **GRID, run_cap=2).hash != one
 
 
+TEXT = "a.{0} is '{1}'; expected a number, but YAML reads {1} as text: write {2}"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -122,9 +125,54 @@ def test_what_decides_the_trials_is_in_the_hash(tmp_path):
             {"metric": {"name": "x"}, "early_terminate": {"type": "envelope"}},
             "early_terminate.type is envelope; expected hyperband",
         ),
+        # what YAML takes for something else
+        ({"method": "random", "parameters": {"a": {"min": "1e-4", "max": "1e-2"}}}, TEXT.format("min", "1e-4", "1.0e-4")),
+        ({"method": "random", "parameters": {"a": {"min": 0.0, "max": "2e5"}}}, TEXT.format("max", "2e5", "200000.0")),
+        ({"method": "random", "parameters": {"a": {"min": 0, "max": "high"}}}, "a.max is 'high'; expected a number: correct it"),
+        ({"method": "random", "parameters": {"a": {"min": 0, "max": math.inf}}}, "a.max is inf; expected a number"),
+        ({"method": "random", "parameters": {"a": {"min": False, "max": 2}}}, "a.min is False; expected a whole number"),
+        ({"method": "random", "parameters": {"a": {"distribution": "normal", "sigma": 0}}}, "a.sigma is 0; expected more than 0"),
+        (
+            {"method": "random", "parameters": {"a": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.0}}},
+            "a.q is 0.0; expected more than 0",
+        ),
+        (
+            {"method": "random", "parameters": {"a": {"distribution": "int_uniform", "min": 0.5, "max": 3}}},
+            "a.min is 0.5; expected a whole number",
+        ),
+        (
+            {"method": "random", "parameters": {"a": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
+            "a.min is 0, and log_uniform_values takes its logarithm; expected more than 0",
+        ),
+        (
+            {"method": "random", "parameters": {"a": {"distribution": "log_uniform", "min": 0, "max": 1000}}},
+            "a.max is 1000, and log_uniform raises e to it; expected at most 700",
+        ),
+        (
+            {"parameters": {"a": {"values": [1, 2], "probabilities": 0.5}}},
+            "a.probabilities is 0.5; expected one for each value, 1 in all: write a list",
+        ),
+        ({"parameters": {"a": {"values": [1, 2], "probabilities": [1.5, -0.5]}}}, "expected one for each value"),
+        ({"parameters": {"a": {"values": [1, 2], "probabilities": [0.5, "x"]}}}, "a.probabilities is 'x'; expected a number"),
+        ({"metric": "val/psnr"}, "metric is val/psnr; expected metric: {name: val/psnr, goal: maximize}"),
+        ({"metric": {"name": ["x"]}}, r"metric.name is \['x'\]; expected the name of a logged value"),
+        ({"early_terminate": "hyperband"}, "early_terminate is hyperband; expected early_terminate: {type: hyperband"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early termination needs a metric"),
+        ({"early_terminate": {"type": "hyperband"}}, "early_terminate has no min_iter; expected it, or max_iter and s"),
+        ({"early_terminate": {"type": "hyperband", "max_iter": 9}}, "early_terminate has no min_iter; expected it, or max_iter"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": "two"}}, "early_terminate.min_iter is 'two'; expected a whole"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate.min_iter is 0; expected 1 or more"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 1}}, "early_terminate.eta is 1; expected more than 1"),
+        ({"run_cap": True}, "run_cap is True; expected a number of trials"),
+        ({"command": "python x.py"}, "command is python x.py; expected a list of words"),
+        ({"command": ["x", {"a": 1}]}, "expected a list of words"),
+        ({"command": ["${program}", "${args}"]}, r"command has \$\{program\}, and program is None; expected its name"),
+        ({"program": "train.py"}, "program is train.py, and no command says how it runs; expected one"),
     ],
 )
 def test_yaml_that_is_refused(tmp_path, change, said):
+    if "early_terminate" in change and "needs a metric" not in said:
+        change = {"metric": {"name": "x"}} | change
     with pytest.raises(InputError, match=said) as error:
         read(tmp_path, **GRID | change)
     assert str(tmp_path / "sweep.yaml") in str(error.value)
@@ -133,6 +181,8 @@ def test_yaml_that_is_refused(tmp_path, change, said):
 def test_files_that_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file; expected a sweep"):
         plan.read_sweep(tmp_path / "gone.yaml")
+    with pytest.raises(InputError, match="is a folder; expected a sweep"):
+        plan.read_sweep(tmp_path)
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(InputError, match=r"bad.yaml: .*; expected YAML"):
         plan.read_sweep(tmp_path / "bad.yaml")
