@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -280,6 +281,35 @@ def test_a_metric_that_no_trial_of_ours_logs_is_named(vidit_root, tmp_path, caps
     assert "metric.name is val/pnsr, which trial 0 did not log; expected one of " in error
     assert "val/psnr" in error
     assert len(journal(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize("method", ["grid", "bayes"])
+def test_a_metric_that_is_never_finite_is_recorded_and_the_sweep_goes_on(tmp_path, capsys, method):
+    if method == "bayes":
+        pytest.importorskip("sweeps", reason="bayes needs the package sweeps (extra sweeps)")
+    parameters = {"a": {"values": [1, 2]}, "strange": {"value": 2}}
+    file, out = write(tmp_path / "x.yaml", parameters, method=method, run_cap=2 if method == "grid" else 4), tmp_path / "out"
+    assert main(["sweep", str(file), f"--out={out}", "--slots=cpu", "--every=0.05"]) == 0
+    printed = capsys.readouterr().out
+    for trial in journal(out).values():
+        finite = trial["parameters"]["a"] == 1
+        assert (trial["status"], trial["value"], trial["finite"]) == ("finished", 1.02 if finite else None, finite)
+    assert {trial["parameters"]["a"] for trial in journal(out).values()} == {1, 2}
+    assert "s, val/psnr never finite" in printed
+    assert re.search(r"\| 2 +\| finished \| never finite \|", printed), printed
+
+
+def test_a_metric_of_a_trial_of_ours_may_be_nowhere_finite(vidit_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    given = flags(vidit_root, tmp_path / "run", "--trainer.max_steps=4", "--trainer.callbacks+=fits.Strange")
+    file = write(
+        tmp_path / "x.yaml",
+        {"model.loss.ssim": {"values": [0.0]}},
+        command=["${interpreter}", "-m", "ltnet_pl", *given, "${args}"],
+        metric={"name": "val/strange", "goal": "maximize"},
+    )
+    assert main(["sweep", str(file), f"--out={tmp_path / 'out'}", "--every=0.1"]) == 0
+    assert (journal(tmp_path / "out")[0]["status"], journal(tmp_path / "out")[0]["finite"]) == ("finished", False)
 
 
 @pytest.mark.parametrize(

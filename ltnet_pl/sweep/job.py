@@ -24,7 +24,7 @@ from ltnet_pl.sweep.plan import Sweep, expand, flags_of, read_sweep
 from ltnet_pl.sweep.search import Search, values_of
 from ltnet_pl.sweep.sitting import Sitting, alone, begin, interrupted, plain, tidy
 from ltnet_pl.sweep.slots import parse_slots
-from ltnet_pl.sweep.tables import progress, ranking, words
+from ltnet_pl.sweep.tables import progress, ranking, score, words
 
 TRIES = 3
 """Sittings after which a trial that is ended from outside again and again, as by a system without memory, has failed."""
@@ -182,9 +182,11 @@ class _Job:
         sitting.kill()
         trial, place = sitting.trial, self.journal.place(sitting.trial)
         trial.code, trial.seconds, trial.process = code, round(sitting.seconds, 1), None
-        trial.step = max((line["step"] for line in read_lines(place / METRICS)), default=None)
-        if self.plan.metric is not None:
-            trial.value = self.plan.best(values_of(place, self.plan.metric))
+        lines, metric = read_lines(place / METRICS), self.plan.metric
+        trial.step = max((line["step"] for line in lines), default=None)
+        if metric is not None:
+            trial.value = self.plan.best(values_of(place, metric))
+            trial.finite = trial.value is not None or not any(metric in line for line in lines)
         outside = interrupted(code) and not stopping
         trial.interrupts += outside and not sitting.hopeless
         if sitting.hopeless:
@@ -199,7 +201,7 @@ class _Job:
             trial.tail = tail(log)
         self.journal.note(trial)
         if trial.ended:
-            value = "" if trial.value is None else f", {self.plan.metric} {trial.value:.5g}"
+            value = f", {metric} {value}" if (value := score(trial)) else ""
             self._say(f"trial {trial.number} {trial.status} after {trial.seconds:.0f} s{value}")
         elif not stopping:
             left = TRIES - trial.interrupts
@@ -215,6 +217,7 @@ class _Job:
             metric is not None
             and trial.status == "finished"
             and trial.value is None
+            and trial.finite
             and flags_of(expand(self.plan, {})) is not None
         ):
             lines = read_lines(self.journal.place(trial) / METRICS)

@@ -26,6 +26,7 @@ class Trial:
         status: queued, running, finished, stopped or failed.
         code: Exit status, where it ended.
         value: The best value of the sweep's metric, where it has one.
+        finite: Whether the metric was ever finite, where it was logged.
         step: Steps that it did.
         seconds: What it took, over all its sittings.
         tail: The end of its log, where it failed.
@@ -41,6 +42,7 @@ class Trial:
     step: int | None = None
     seconds: float | None = None
     tail: str | None = None
+    finite: bool = True
     process: int | None = None
     interrupts: int = 0
 

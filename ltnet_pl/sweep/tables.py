@@ -49,11 +49,18 @@ def ranking(plan: Sweep, journal: Journal) -> str:
     body = []
     for trial in trials:
         numbers = [
-            "" if trial.value is None else f"{trial.value:.5g}",
+            score(trial),
             "" if trial.seconds is None else f"{trial.seconds:.0f}",
         ]
         body.append([str(trial.number), *(str(trial.parameters.get(key)) for key in keys), trial.status, *numbers])
     return markdown(["trial", *map(short, keys), "status", plan.metric or "value", "seconds"], body)
+
+
+def score(trial: Trial) -> str:
+    """A trial's value in words; empty where it has none."""
+    if trial.value is None:
+        return "" if trial.finite else "never finite"
+    return f"{trial.value:.5g}"
 
 
 def words(trial: Trial) -> str:
