@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fits import environment, flags
+from fits import EXPERIMENTS, environment, flags
 
 from ltnet_pl import InputError
 from ltnet_pl.cli import main
 from ltnet_pl.files import locked
 from ltnet_pl.sweep import sweep
+from ltnet_pl.sweep.sitting import at_work
 
 TRIAL = Path(__file__).with_name("trial.py")
 
@@ -56,7 +57,10 @@ def test_every_trial_runs_once_and_the_best_comes_first(tmp_path, capsys, monkey
     assert found[2]["parameters"] == {"a": 3, "b": None}
     assert (found[2]["value"], found[2]["step"], found[2]["code"]) == (3.02, 2, 0)
     assert calls(out, 3)[0]["args"] == ["--a=3", "--b=True"]
+    ids = {calls(out, number)[0]["env"]["WANDB_RUN_ID"] for number in range(6)}
+    assert len(ids) == 6
     assert calls(out, 3)[0]["env"] == {
+        "WANDB_RUN_ID": next(name for name in ids if name.endswith("-0003")),
         "CUDA_VISIBLE_DEVICES": "",
         "WANDB_MODE": "offline",
         "WANDB_RUN_GROUP": "out",
@@ -95,6 +99,11 @@ def test_failed_trials_are_tried_again_when_asked_for(tmp_path, capsys):
     assert run(file, out, "--retry") == 0
     assert [len(calls(out, number)) for number in range(4)] == [1, 2, 1, 1]
     assert (journal(out)[1]["status"], journal(out)[1]["tail"]) == ("finished", None)
+    # one W&B run for each trial, and others for the same sweep in another folder
+    ids = [call["env"]["WANDB_RUN_ID"] for call in calls(out, 1)]
+    assert ids[0] == ids[1]
+    run(file, tmp_path / "other")
+    assert calls(tmp_path / "other", 1)[0]["env"]["WANDB_RUN_ID"] != ids[0]
 
 
 def test_a_trial_whose_lines_are_taken_out_runs_anew_and_no_other(tmp_path):
@@ -392,8 +401,9 @@ def test_bayes_suggests_within_the_space_and_is_the_same_again(tmp_path):
 
 @pytest.mark.slow
 def test_trainings_on_two_slots(vidit_root, tmp_path):
-    """None, booleans, floats and lists arrive; a killed sweep's trainings go on from their checkpoints."""
-    command = ["${interpreter}", "-m", "ltnet_pl", *flags(vidit_root, tmp_path / "run"), "${args}"]
+    """None, booleans, floats and lists arrive; a killed sweep's trainings go on from their checkpoints, as the same W&B runs."""
+    given = flags(vidit_root, tmp_path / "run", "--config", str(EXPERIMENTS / "wandb.yaml"))
+    command = ["${interpreter}", "-m", "ltnet_pl", *given, "${args}"]
     parameters = {
         "model.net.init_args.tint": {"values": [True, False]},
         "model.loss.ssim": {"values": [0.0, 0.25]},
@@ -405,12 +415,15 @@ def test_trainings_on_two_slots(vidit_root, tmp_path):
     wait_for(lambda: list(out.glob("trials/*/checkpoints/last.ckpt")))
     process.kill()
     process.communicate()
+    # they write their checkpoints first
+    wait_for(lambda: not at_work(out))
     assert run(file, out) == 0
-    found = journal(out)
+    found, sittings = journal(out), []
     assert {trial["status"] for trial in found.values()} == {"finished"}
     assert len(found) == 4
     for number, trial in found.items():
-        config = yaml.safe_load((out / "trials" / f"{number:04d}" / "config.yaml").read_text())
+        folder = out / "trials" / f"{number:04d}"
+        config = yaml.safe_load((folder / "config.yaml").read_text())
         net = config["model"]["net"]["init_args"]
         assert net["tint"] is trial["parameters"]["model.net.init_args.tint"]
         assert config["model"]["loss"]["ssim"] == trial["parameters"]["model.loss.ssim"]
@@ -418,6 +431,11 @@ def test_trainings_on_two_slots(vidit_root, tmp_path):
         assert net["widths"] == [8, 12]
         assert trial["step"] == 12
         assert trial["value"] is not None
+        ids = [re.fullmatch(r"offline-run-\w+?-(.*)", path.name)[1] for path in folder.glob("wandb/offline-run-*")]
+        assert len(set(ids)) == 1
+        assert ids[0].endswith(f"-{number:04d}")
+        sittings.append(len(ids))
+    assert max(sittings) == 2
 
 
 def test_a_second_command_on_the_same_folder_is_refused(tmp_path):

@@ -13,7 +13,8 @@ def main():
     given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
     folder = Path(os.environ["WANDB_DIR"])
     with (folder / "calls.jsonl").open("a") as file:
-        kept = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "WANDB_MODE", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID")}
+        names = ("CUDA_VISIBLE_DEVICES", "WANDB_MODE", "WANDB_RUN_GROUP", "WANDB_RUN_ID", "WANDB_SWEEP_ID")
+        kept = {key: os.environ.get(key) for key in names}
         file.write(json.dumps({"args": sys.argv[1:], "env": kept, "pid": os.getpid()}) + "\n")
     # what is said of one trial is said by its value of a
     deaf = given.get("a") == given.get("deaf")

@@ -140,7 +140,13 @@ class _Job:
         line = expand(self.plan, trial.parameters)
         if flags_of(line) is not None:
             line += [f"--trainer.default_root_dir={place}", "--ckpt_path=last"]
-        variables = {"WANDB_MODE": os.environ.get("WANDB_MODE", "offline"), "WANDB_RUN_GROUP": self.journal.folder.name}
+        variables = {
+            "WANDB_MODE": os.environ.get("WANDB_MODE", "offline"),
+            "WANDB_RUN_GROUP": self.journal.folder.name,
+            # all sittings are one run of W&B
+            "WANDB_RUN_ID": self.journal.run_id(trial),
+            "WANDB_RESUME": "allow",
+        }
         sitting = begin(line, trial, place, slot, "trial.log", variables, self.lock)
         # of a sitting that a kill ended, what was logged tells
         logged = [line["seconds"] for line in read_lines(place / METRICS) if isinstance(line.get("seconds"), int | float)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +74,16 @@ class Journal:
     def __init__(self, folder: Path, sweep: Sweep, seed: int) -> None:
         self.folder, self.path = folder, folder / "journal.jsonl"
         self.trials: dict[int, Trial] = {}
-        head = {"sweep": sweep.hash, "seed": seed, "file": sweep.path.name}
+        head = {"sweep": sweep.hash, "seed": seed, "file": sweep.path.name, "begun": time.time()}
         lines = self._lines()
         if not lines:
             if folder.is_dir() and any(folder.glob("trials/*")):
                 raise InputError(f"{folder} holds trials without a journal; expected both or none: name another --out")
             (folder / "trials").mkdir(parents=True, exist_ok=True)
             self._append(head)
-            return
-        found = lines[0]
+        found = lines[0] if lines else head
+        # with the time of its beginning, or the same sweep in two folders would share its W&B runs
+        self.identity = blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=5).hexdigest()
         if found.get("sweep") != head["sweep"]:
             raise InputError(
                 f"{folder} holds the journal of another sweep ({found.get('file')}, {found.get('sweep')}); expected that of "
@@ -91,6 +94,10 @@ class Journal:
         for line in lines[1:]:
             trial = Trial(**line)
             self.trials[trial.number] = trial
+
+    def run_id(self, trial: Trial) -> str:
+        """The id of a trial's W&B run, the same in each of its sittings."""
+        return f"{self.identity}-{trial.name}"
 
     def _lines(self) -> list[dict[str, Any]]:
         try:

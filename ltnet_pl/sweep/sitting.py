@@ -21,6 +21,9 @@ from ltnet_pl.sweep.journal import Trial, standing
 PATIENCE = 30.0
 """Seconds in which a trial that is to stop may write its checkpoint."""
 
+EXIT = 1.0
+"""Seconds for which a process that the system is clearing away may hold a lock, where it is seen no more."""
+
 INTERRUPTS = {int(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)}
 """Signals that come from outside: what they end has not failed by itself, as far as one can see."""
 
@@ -126,11 +129,17 @@ def alone(folder: Path) -> Iterator[IO[bytes]]:
     Raises:
         InputError: If something does; processes of trials are named where the system tells (Linux).
     """
+    deadline = time.monotonic() + EXIT
     with contextlib.ExitStack() as stack:
-        try:
-            lock = stack.enter_context(locked(folder, "runs this sweep"))
-        except InputError as error:
-            raise _busy(folder) or error from error
+        while True:
+            try:
+                lock = stack.enter_context(locked(folder, "runs this sweep"))
+                break
+            except InputError as error:
+                busy = _busy(folder)
+                if busy is not None or time.monotonic() > deadline:
+                    raise busy or error from error
+                time.sleep(0.05)
         if busy := _busy(folder):
             raise busy
         yield lock
