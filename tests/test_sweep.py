@@ -15,7 +15,7 @@ import pytest
 import yaml
 from fits import EXPERIMENTS, environment, flags
 
-from ltnet_pl import InputError
+from ltnet_pl import InputError, results
 from ltnet_pl.cli import main
 from ltnet_pl.files import locked
 from ltnet_pl.sweep import sweep
@@ -436,6 +436,47 @@ def test_trainings_on_two_slots(vidit_root, tmp_path):
         assert ids[0].endswith(f"-{number:04d}")
         sittings.append(len(ids))
     assert max(sittings) == 2
+
+
+@pytest.mark.slow
+def test_finished_trials_are_tested(vidit_root, tmp_path, capsys):
+    given = flags(vidit_root, tmp_path / "run", "--trainer.max_steps=4", "--config", str(EXPERIMENTS / "wandb.yaml"))
+    command = ["${interpreter}", "-m", "ltnet_pl", *given, "${args}"]
+    file, out = write(tmp_path / "x.yaml", {"model.loss.ssim": {"values": [0.0, 0.25]}}, command=command), tmp_path / "out"
+    assert run(file, out, "--count=1") == 0
+    trained = journal(out)[0]
+    # the first one, which was finished without a test, and the second one
+    assert run(file, out, "--test") == 0
+    printed = capsys.readouterr().out
+    assert "trial 0 is tested" in printed
+    assert "the test of trial 1 finished after" in printed
+    found = journal(out)
+    assert [(found[number]["status"], found[number]["tested"]) for number in (0, 1)] == [("finished", "finished")] * 2
+    assert found[0] == trained | {"tested": "finished"}
+    frame = results.collect(out)
+    assert sorted(frame["run"]) == ["trials/0000", "trials/0001"]
+    assert (frame["test/psnr"] > 5).all()
+    compared = results.compare(frame, {"model.loss.ssim": 0.0}, {"model.loss.ssim": 0.25})
+    assert compared.images > 0
+    # one that fails is told and done again when asked for; what is tested is not tested again
+    line = found[1] | {"tested": None}
+    with (out / "journal.jsonl").open("a") as journal_file:
+        journal_file.write(json.dumps(line) + "\n")
+    best = out / "trials" / "0001" / "checkpoints" / "best.ckpt"
+    best.rename(tmp_path / "best.ckpt")
+    assert run(file, out, "--test") == 2
+    assert "1 of 2 tests failed: 1; the ends of their logs stand in" in capsys.readouterr().err
+    assert "--ckpt_path best is not a file" in journal(out)[1]["tail"]
+    (tmp_path / "best.ckpt").rename(best)
+    assert run(file, out, "--test", "--retry") == 0
+    assert "trial 0 is tested" not in capsys.readouterr().out
+    assert (journal(out)[1]["tested"], journal(out)[1]["status"]) == ("finished", "finished")
+
+
+def test_what_is_not_ours_is_not_tested(tmp_path, capsys):
+    assert run(write(tmp_path / "x.yaml", {"a": {"values": [1]}}), tmp_path / "out", "--test") == 2
+    assert "--test: the command of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_second_command_on_the_same_folder_is_refused(tmp_path):

@@ -20,11 +20,14 @@ from ltnet_pl.files import METRICS, read_lines
 from ltnet_pl.processes import quoted, tail
 from ltnet_pl.sweep.checks import check_trials
 from ltnet_pl.sweep.journal import Journal, Trial
-from ltnet_pl.sweep.plan import Sweep, expand, flags_of, read_sweep
+from ltnet_pl.sweep.plan import Sweep, expand, flags_of, read_sweep, test_line
 from ltnet_pl.sweep.search import Search, values_of
 from ltnet_pl.sweep.sitting import Sitting, alone, begin, interrupted, plain, tidy
 from ltnet_pl.sweep.slots import parse_slots
 from ltnet_pl.sweep.tables import progress, ranking, score, words
+
+LOG, TEST_LOG = "trial.log", "test.log"
+"""What a trial says, and what its test says, in its run folder."""
 
 TRIES = 3
 """Sittings after which a trial that is ended from outside again and again, as by a system without memory, has failed."""
@@ -38,6 +41,7 @@ def sweep(
     seed: int = 0,
     every: float = 2.0,
     retry: bool = False,
+    test: bool = False,
 ) -> None:
     """Run the trials of a sweep on this machine; the YAML is the one that `wandb sweep` takes, and no server is needed.
 
@@ -54,15 +58,18 @@ def sweep(
         seed: Seed of random draws.
         every: Seconds between looks at the trials.
         retry: Try failed trials again, from their last checkpoints.
+        test: Also test the best checkpoint of each finished trial, in its slot; of earlier ones too, where that was not done.
 
     Raises:
         InputError: If the YAML, a slot or the folder does not serve, a key is no flag of ours, trials ask for more devices than a
-            slot has, none logs the metric, or, once all others are done, a trial failed.
+            slot has, none logs the metric, what is to be tested is not ours, or, once all others are done, a trial failed.
     """
     if count is not None and count < 1:
         raise InputError(f"--count {count}: expected 1 or more; give another")
     plan, console = read_sweep(Path(file)), Console()
     search = Search(plan, count, seed)
+    if test and flags_of(expand(plan, {})) is None:
+        raise InputError(f"--test: the command of {plan.path} does not run -m ltnet_pl fit; expected that: leave --test out")
     places = parse_slots(slots)
     folder = Path(out) if out is not None else Path("runs/sweeps") / plan.path.stem
     try:
@@ -74,7 +81,7 @@ def sweep(
         shutil.copyfile(plan.path, folder / "sweep.yaml")
         if retry:
             journal.forgive()
-        _Job(plan, search, journal, places, every, console, lock).run()
+        _Job(plan, search, journal, places, every, test, console, lock).run()
 
 
 class _Job:
@@ -87,12 +94,13 @@ class _Job:
         journal: Journal,
         slots: Sequence[str],
         every: float,
+        test: bool,
         console: Console,
         lock: IO[bytes],
     ) -> None:
         self.plan, self.search, self.journal, self.every, self.console = plan, search, journal, every, console
         self.free, self.running, self.lock = list(reversed(slots)), list[Sitting](), lock
-        self._stop = False
+        self.test, self._stop = test, False
 
     def run(self) -> None:
         """Do all that is left."""
@@ -122,11 +130,12 @@ class _Job:
         self._close()
 
     def _next(self) -> Trial | None:
-        """The next trial to run: one that was interrupted, or a new one."""
+        """The next trial to run: one that was interrupted, one to be tested, or a new one."""
         at_work = {sitting.trial.number for sitting in self.running}
         known = self.journal.ordered
         for trial in known:
-            if not trial.ended and trial.number not in at_work:
+            untested = self.test and trial.status == "finished" and trial.tested is None
+            if (untested or not trial.ended) and trial.number not in at_work:
                 return trial
         # not the count of those known: lines may have been taken out of the journal
         number = next((number for number in range(self.search.total) if number not in self.journal.trials), None)
@@ -135,10 +144,13 @@ class _Job:
         return Trial(number, self.search.parameters(number, known, [self.journal.place(trial) for trial in known]))
 
     def _begin(self, trial: Trial) -> None:
-        place, slot = self.journal.place(trial), self.free.pop()
+        """Start a trial, or the test of one that is finished."""
+        place, slot, testing = self.journal.place(trial), self.free.pop(), trial.status == "finished"
         place.mkdir(parents=True, exist_ok=True)
         line = expand(self.plan, trial.parameters)
-        if flags_of(line) is not None:
+        if testing:
+            line = test_line(line, place)
+        elif flags_of(line) is not None:
             line += [f"--trainer.default_root_dir={place}", "--ckpt_path=last"]
         variables = {
             "WANDB_MODE": os.environ.get("WANDB_MODE", "offline"),
@@ -147,14 +159,18 @@ class _Job:
             "WANDB_RUN_ID": self.journal.run_id(trial),
             "WANDB_RESUME": "allow",
         }
-        sitting = begin(line, trial, place, slot, "trial.log", variables, self.lock)
-        # of a sitting that a kill ended, what was logged tells
-        logged = [line["seconds"] for line in read_lines(place / METRICS) if isinstance(line.get("seconds"), int | float)]
-        sitting.before = max([trial.seconds or 0.0, *logged])
+        sitting = begin(line, trial, place, slot, TEST_LOG if testing else LOG, variables, self.lock)
+        sitting.testing = testing
+        if not testing:
+            # of a sitting that a kill ended, what was logged tells
+            logged = [line["seconds"] for line in read_lines(place / METRICS) if isinstance(line.get("seconds"), int | float)]
+            sitting.before = max([trial.seconds or 0.0, *logged])
+            trial.status = "running"
         self.running.append(sitting)
-        trial.status, trial.process = "running", sitting.process.pid
+        trial.process = sitting.process.pid
         self.journal.note(trial)
-        self._say(f"trial {trial.number} begins{f' on {slot}' if slot else ''}: {words(trial)}")
+        doing = "is tested" if testing else "begins"
+        self._say(f"trial {trial.number} {doing}{f' on {slot}' if slot else ''}: {words(trial)}")
 
     def _look(self) -> None:
         """See which trials ended, and stop those without hope."""
@@ -187,34 +203,51 @@ class _Job:
         """
         sitting.kill()
         trial, place = sitting.trial, self.journal.place(sitting.trial)
-        trial.code, trial.seconds, trial.process = code, round(sitting.seconds, 1), None
-        lines, metric = read_lines(place / METRICS), self.plan.metric
+        trial.process = None
+        outcome = self._outcome(sitting, code, stopping)
+        if sitting.testing:
+            trial.tested = None if outcome == "running" else outcome
+        else:
+            self._take(sitting, code)
+            trial.status = outcome
+        what = f"the test of trial {trial.number}" if sitting.testing else f"trial {trial.number}"
+        value = f", {self.plan.metric} {value}" if not sitting.testing and (value := score(trial)) else ""
+        if outcome != "running":
+            self._say(f"{what} {outcome} after {sitting.seconds:.0f} s{value}")
+        elif not stopping:
+            left = TRIES - trial.interrupts
+            self._say(f"{what} was ended by {plain(code)} from outside; it goes on, at most {left} times more")
+        if outcome == "failed":
+            trial.tail = tail((place / (TEST_LOG if sitting.testing else LOG)).read_text(encoding="utf-8", errors="replace"))
+            why = f", {TRIES} times from outside" if trial.interrupts >= TRIES else ""
+            self._say(f"{what} ended with {plain(code)}{why}; the end of its log:\n{quoted(trial.tail)}")
+        elif outcome == "finished":
+            # its test has its own
+            trial.interrupts = 0
+        self.journal.note(trial)
+
+    def _outcome(self, sitting: Sitting, code: int, stopping: bool) -> str:
+        """How a sitting ended: finished, stopped, failed, or running where the trial is to go on."""
+        if sitting.hopeless:
+            return "stopped"
+        if code == 0:
+            return "finished"
+        if stopping:
+            return "running"
+        outside = interrupted(code)
+        sitting.trial.interrupts += outside
+        return "running" if outside and sitting.trial.interrupts < TRIES else "failed"
+
+    def _take(self, sitting: Sitting, code: int) -> None:
+        """Note what a trial has logged."""
+        trial, metric = sitting.trial, self.plan.metric
+        place = self.journal.place(trial)
+        lines = read_lines(place / METRICS)
+        trial.code, trial.seconds = code, round(sitting.seconds, 1)
         trial.step = max((line["step"] for line in lines), default=None)
         if metric is not None:
             trial.value = self.plan.best(values_of(place, metric))
             trial.finite = trial.value is not None or not any(metric in line for line in lines)
-        outside = interrupted(code) and not stopping
-        trial.interrupts += outside and not sitting.hopeless
-        if sitting.hopeless:
-            trial.status = "stopped"
-        elif code == 0:
-            trial.status = "finished"
-        elif stopping or (outside and trial.interrupts < TRIES):
-            trial.status = "running"
-        else:
-            trial.status = "failed"
-            log = (place / "trial.log").read_text(encoding="utf-8", errors="replace")
-            trial.tail = tail(log)
-        self.journal.note(trial)
-        if trial.ended:
-            value = f", {metric} {value}" if (value := score(trial)) else ""
-            self._say(f"trial {trial.number} {trial.status} after {trial.seconds:.0f} s{value}")
-        elif not stopping:
-            left = TRIES - trial.interrupts
-            self._say(f"trial {trial.number} was ended by {plain(code)} from outside; it goes on, at most {left} times more")
-        if trial.status == "failed":
-            why = f", {TRIES} times from outside" if outside else ""
-            self._say(f"trial {trial.number} ended with {plain(code)}{why}; the end of its log:\n{quoted(trial.tail or '')}")
 
     def _expect_metric(self, trial: Trial) -> None:
         """Refuse to go on where a finished trial of ours lacks what the sweep goes by."""
@@ -271,9 +304,12 @@ class _Job:
         trials = self.journal.ordered
         self._say(ranking(self.plan, self.journal))
         self._say(f"runs and journal are in {self.journal.folder}")
-        failed = [str(trial.number) for trial in trials if trial.status == "failed"]
-        if failed:
-            raise InputError(
-                f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}; the ends of their logs stand in "
-                f"{self.journal.path}: to try them again, give --retry"
-            )
+        for what, failed in (
+            ("trials", [str(trial.number) for trial in trials if trial.status == "failed"]),
+            ("tests", [str(trial.number) for trial in trials if trial.tested == "failed"]),
+        ):
+            if failed:
+                raise InputError(
+                    f"{len(failed)} of {len(trials)} {what} failed: {', '.join(failed)}; the ends of their logs stand in "
+                    f"{self.journal.path}: to try them again, give --retry"
+                )

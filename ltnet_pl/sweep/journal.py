@@ -31,8 +31,9 @@ class Trial:
         finite: Whether the metric was ever finite, where it was logged.
         step: Steps that it did.
         seconds: What it took, over all its sittings.
-        tail: The end of its log, where it failed.
-        process: Its first process, while it runs.
+        tail: The end of its log, where it or its test failed.
+        tested: How its test ended, finished or failed; None where it has had none.
+        process: Its first process, while it or its test runs.
         interrupts: How often it was ended from outside while the sweep went on.
     """
 
@@ -45,6 +46,7 @@ class Trial:
     seconds: float | None = None
     tail: str | None = None
     finite: bool = True
+    tested: str | None = None
     process: int | None = None
     interrupts: int = 0
 
@@ -130,10 +132,12 @@ class Journal:
         self._append(asdict(trial))
 
     def forgive(self) -> None:
-        """Put failed trials back among those that are to run."""
+        """Put failed trials back among those that are to run, and failed tests too."""
         for trial in self.ordered:
             if trial.status == "failed":
                 self.note(replace(trial, status="queued", code=None, tail=None, interrupts=0))
+            elif trial.tested == "failed":
+                self.note(replace(trial, tested=None, tail=None, interrupts=0))
 
     @property
     def ordered(self) -> list[Trial]:

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from ltnet_pl import InputError
+from ltnet_pl.files import CONFIG
 from ltnet_pl.sweep.space import check_parameter, draw, number
 
 METHODS = ("grid", "random", "bayes")
@@ -220,7 +221,23 @@ def expand(sweep: Sweep, parameters: Parameters) -> list[str]:
 
 def flags_of(line: Sequence[str]) -> list[str] | None:
     """The flags of our own `fit` in a command line; None where it runs something else."""
-    for at in range(len(line) - 2):
-        if list(line[at : at + 3]) == ["-m", "ltnet_pl", "fit"]:
-            return list(line[at + 3 :])
-    return None
+    at = _fit(line)
+    return None if at is None else list(line[at + 3 :])
+
+
+def test_line(line: Sequence[str], place: Path) -> list[str]:
+    """The command line that tests what one of our own `fit` has trained.
+
+    Args:
+        line: The trial's.
+        place: Its run folder.
+    """
+    at = _fit(line)
+    assert at is not None
+    flags = [f"--config={place / CONFIG}", f"--trainer.default_root_dir={place}", "--ckpt_path=best", "--trainer.devices=1"]
+    return [*line[:at], "-m", "ltnet_pl", "test", *flags]
+
+
+def _fit(line: Sequence[str]) -> int | None:
+    """Where a command line starts our own `fit`."""
+    return next((at for at in range(len(line) - 2) if list(line[at : at + 3]) == ["-m", "ltnet_pl", "fit"]), None)

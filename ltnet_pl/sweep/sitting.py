@@ -38,6 +38,7 @@ class Sitting:
         slot: The devices that it has.
         begun: When it began, by the monotonic clock.
         before: Seconds of earlier sittings.
+        testing: Whether it tests the trial, which is finished.
         deadline: When it is killed, where early termination has asked it to stop.
     """
 
@@ -46,6 +47,7 @@ class Sitting:
     slot: str
     begun: float
     before: float = 0.0
+    testing: bool = False
     deadline: float | None = None
 
     @property

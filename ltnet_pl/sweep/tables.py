@@ -36,7 +36,8 @@ def progress(plan: Sweep, journal: Journal, total: int, at_work: Mapping[int, fl
         cells = [
             "" if cell is None else f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in (step, value, seconds)
         ]
-        table.add_row(str(trial.number), words(trial), trial.status, *cells)
+        testing = trial.number in at_work and trial.status == "finished"
+        table.add_row(str(trial.number), words(trial), "testing" if testing else trial.status, *cells)
     return table
 
 
