@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from hashlib import blake2b
@@ -38,6 +39,10 @@ SMALLEST_FLOAT16 = 2.0**-14
 """Share of the farthest below which 16 bits lose precision; what is closer is kept at it."""
 
 
+NAMED = 20
+"""Files that are named where a set lacks some."""
+
+
 class Plan(NamedTuple):
     """An array file to be made: of which files, and of which image each of them must have the size."""
 
@@ -58,7 +63,7 @@ def cache(
     """Decode and resize every image and depth of a set once; training maps the frames from disk by --data.cache OUT.
 
     An interrupted build is resumed by the same command, and a set that was changed or moved is brought up to date by it: only
-    files whose bytes changed are read into frames again.
+    files whose bytes changed are read into frames again. What most scenes have and some lack is named at the end.
 
     Args:
         data: Folder of the set, in any of VIDIT's layouts.
@@ -85,6 +90,10 @@ def cache(
         # what times say of files elsewhere says nothing of these
         moved = _begin(folder, settings)
         _update(source, folder, plans, settings, workers or cores(), verify or moved, console)
+    if lacking := gaps(source):
+        more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+        what = f"{source} has no {', '.join(lacking[:NAMED])}{more}, which most of its scenes have; look whether all has arrived"
+        console.print(what, soft_wrap=True, highlight=False)
     console.print(f"train with --data.cache {folder}" + ("" if size is None else f" --data.size {size}"), soft_wrap=True)
 
 
@@ -134,6 +143,26 @@ def plan(source: Path) -> list[Plan]:
             depths.setdefault(view.depth.relative_to(source).as_posix(), name.as_posix())
     plans = [Plan("image", f"{BLOCKS}/{scene}.images.npy", tuple(names), names[0]) for scene, names in images.items()]
     return plans + [Plan("depth", f"{BLOCKS}/{name}", (name,), image) for name, image in depths.items()]
+
+
+def gaps(source: Path) -> list[str]:
+    """Files that a set lacks, by what most of its scenes have: images by folder and light, depth by folder; as paths below it.
+
+    Args:
+        source: Folder of the set, in any of VIDIT's layouts.
+    """
+    scenes: dict[str, dict[Path, Path]] = {}
+    for view in every_view(source):
+        held = scenes.setdefault(view.scene, {})
+        for path in (view.image, view.depth):
+            if path is not None:
+                # as it would be called in a scene without a name
+                name = path.relative_to(source)
+                held[name.with_name(name.name.removeprefix(view.scene))] = name
+    counts = Counter(part for held in scenes.values() for part in held)
+    usual = [part for part, count in counts.items() if 2 * count > len(scenes)]
+    lacking = [part.with_name(f"{scene}{part.name}") for scene, held in scenes.items() for part in usual if part not in held]
+    return sorted(part.as_posix() for part in lacking)
 
 
 def _prepare(folder: Path, settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Short runs of `fit`, in this process or in one of their own, and a callback that sends a signal at a given batch."""
+"""Short runs of `fit`, in this process or in one of their own, and callbacks that disturb them."""
 
 from __future__ import annotations
 
@@ -96,6 +96,13 @@ class SignalAt(pl.Callback):
                 else:
                     os.kill(os.getpid(), self.number)
             self.seen += 1
+
+
+class Strange(pl.Callback):
+    """Logs a number of validation that is not finite."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("val/strange", float("nan"))
 
 
 def signal_at(stage, batch, number=signal.SIGTERM, rank=0, group=False):

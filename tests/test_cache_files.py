@@ -10,16 +10,49 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scenes
 from caches import module, times
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ltnet_pl import InputError
-from ltnet_pl.cache import cache
+from ltnet_pl.cache import cache, gaps
 from ltnet_pl.cli import main
 from ltnet_pl.data.cached import FrameCache
 from ltnet_pl.files import locked
 from ltnet_pl.vidit import read_depth, read_image
+
+# --- what has not arrived ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_what_a_scene_lacks_is_named(tmp_path, capsys, split):
+    root = scenes.write_any_to_any(tmp_path / "set", 3, temperatures=(4500,), truth=False, split=split)
+    images, depths = (root / "input", root / "depth") if split else (root, root)
+    assert main(["cache", str(root), str(tmp_path / "cache"), "--workers=1"]) == 0
+    assert "most of its scenes have" not in capsys.readouterr().out
+    (images / "Image001_4500_E.png").unlink()
+    (depths / "Image002.npy").unlink()
+    assert main(["cache", str(root), str(tmp_path / "cache"), "--workers=1"]) == 0
+    names = ["input/Image001_4500_E.png", "depth/Image002.npy"] if split else ["Image001_4500_E.png", "Image002.npy"]
+    said = f"{root} has no {', '.join(sorted(names))}, which most of its scenes have; look whether all has arrived"
+    assert said in capsys.readouterr().out
+
+
+def test_a_target_that_is_missing_is_named(tmp_path):
+    root = scenes.write_one_to_one(tmp_path / "set", 3)
+    assert gaps(root) == []
+    (root / "target" / "Image001.png").unlink()
+    assert gaps(root) == ["target/Image001.png"]
+
+
+def test_sets_without_depth_or_of_other_lights_lack_nothing(tmp_path):
+    root = scenes.write_any_to_any(tmp_path / "set", 3, temperatures=(4500,), truth=False)
+    for path in (*root.glob("*.npy"), root / "Image000_4500_E.png", root / "Image001_4500_E.png"):
+        path.unlink()
+    # one scene alone has that light
+    assert gaps(root) == []
+
 
 # --- rebuilding -------------------------------------------------------------------------------------------------------------
 

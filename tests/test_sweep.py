@@ -1,48 +1,21 @@
-"""Sweeps that run: trials on slots, the journal, kills and resumes, early termination."""
+"""Sweeps that run: trials on slots, the journal, retries, early termination, tests."""
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import yaml
-from fits import environment, flags
+from fits import EXPERIMENTS, environment, flags
+from sweeping import calls, journal, run, start, wait_for, write
 
-from ltnet_pl import InputError
+from ltnet_pl import InputError, results
 from ltnet_pl.cli import main
 from ltnet_pl.files import locked
 from ltnet_pl.sweep import sweep
-
-TRIAL = Path(__file__).with_name("trial.py")
-
-
-def write(path, parameters, **more):
-    """The YAML of a sweep of made-up trials."""
-    content = {"method": "grid", "metric": {"name": "val/psnr", "goal": "maximize"}, "parameters": parameters}
-    content |= {"command": ["${interpreter}", str(TRIAL), "${args}"]} | more
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-def run(file, out, *more):
-    return main(["sweep", str(file), f"--out={out}", "--slots=cpu;cpu", "--every=0.05", *more])
-
-
-def journal(out):
-    """How each trial stands, by number."""
-    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
-    return {line["number"]: line for line in lines[1:]}
-
-
-def calls(out, number):
-    path = out / "trials" / f"{number:04d}" / "calls.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from ltnet_pl.sweep.sitting import at_work
 
 
 def test_every_trial_runs_once_and_the_best_comes_first(tmp_path, capsys, monkeypatch):
@@ -55,7 +28,10 @@ def test_every_trial_runs_once_and_the_best_comes_first(tmp_path, capsys, monkey
     assert found[2]["parameters"] == {"a": 3, "b": None}
     assert (found[2]["value"], found[2]["step"], found[2]["code"]) == (3.02, 2, 0)
     assert calls(out, 3)[0]["args"] == ["--a=3", "--b=True"]
+    ids = {calls(out, number)[0]["env"]["WANDB_RUN_ID"] for number in range(6)}
+    assert len(ids) == 6
     assert calls(out, 3)[0]["env"] == {
+        "WANDB_RUN_ID": next(name for name in ids if name.endswith("-0003")),
         "CUDA_VISIBLE_DEVICES": "",
         "WANDB_MODE": "offline",
         "WANDB_RUN_GROUP": "out",
@@ -80,56 +56,36 @@ def test_a_failing_trial_is_told_and_the_rest_goes_on(tmp_path, capsys):
     assert "RuntimeError: this trial is broken" in found[1]["tail"]
     assert "  | RuntimeError: this trial is broken" in captured.out
     assert "1 of 3 trials failed: 1; the ends of their logs stand in" in captured.err
+    assert "to try them again, give --retry" in captured.err
 
 
-def start(file, out):
-    call = [sys.executable, "-m", "ltnet_pl", "sweep", str(file), f"--out={out}", "--slots=cpu;cpu", "--every=0.05"]
-    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+def test_failed_trials_are_tried_again_when_asked_for(tmp_path, capsys):
+    mended, out = tmp_path / "mended", tmp_path / "out"
+    parameters = {"a": {"values": [1, 2, 3, 4]}, "broken": {"value": 2}, "mended": {"value": str(mended)}}
+    file = write(tmp_path / "x.yaml", parameters)
+    assert run(file, out) == 2
+    mended.write_text("")
+    assert run(file, out) == 2
+    assert [len(calls(out, number)) for number in range(4)] == [1, 1, 1, 1]
+    assert run(file, out, "--retry") == 0
+    assert [len(calls(out, number)) for number in range(4)] == [1, 2, 1, 1]
+    assert (journal(out)[1]["status"], journal(out)[1]["tail"]) == ("finished", None)
+    # one W&B run for each trial, and others for the same sweep in another folder
+    ids = [call["env"]["WANDB_RUN_ID"] for call in calls(out, 1)]
+    assert ids[0] == ids[1]
+    run(file, tmp_path / "other")
+    assert calls(tmp_path / "other", 1)[0]["env"]["WANDB_RUN_ID"] != ids[0]
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # a child that nobody waits for stays as a zombie
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a trial follows its parent's death by Linux's prctl")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_sweep_leaves_no_trial_and_goes_on(tmp_path, number):
-    hold, out = tmp_path / "hold", tmp_path / "out"
-    hold.write_text("")
-    file = write(tmp_path / "x.yaml", {"a": {"values": [1, 2, 3]}, "hold": {"value": str(hold)}})
-    process = start(file, out)
-    wait_for(lambda: len(list(out.glob("trials/*/calls.jsonl"))) >= 2)
-    pids = [calls(out, trial)[0]["pid"] for trial in (0, 1)]
-    process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == (-number if number == signal.SIGKILL else 130), printed
-    wait_for(lambda: not any(map(alive, pids)))
-    hold.unlink()
+def test_a_trial_whose_lines_are_taken_out_runs_anew_and_no_other(tmp_path):
+    file, out = write(tmp_path / "x.yaml", {"a": {"values": [1, 2, 3, 4]}}), tmp_path / "out"
     assert run(file, out) == 0
-    assert {trial["status"] for trial in journal(out).values()} == {"finished"}
-    # what had ended was not run again, and what was cut short was
-    assert sum(len(calls(out, trial)) for trial in range(3)) <= 5
-
-
-def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
-    file, out = write(tmp_path / "x.yaml", {"a": {"values": [1, 2]}}), tmp_path / "out"
+    path = out / "journal.jsonl"
+    lines = [line for line in path.read_text().splitlines() if json.loads(line).get("number") != 1]
+    path.write_text("".join(f"{line}\n" for line in lines))
     assert run(file, out) == 0
-    whole = (out / "journal.jsonl").read_text()
-    (out / "journal.jsonl").write_text(whole[:-20])
-    assert run(file, out) == 0
-    assert {number: trial["status"] for number, trial in journal(out).items()} == {0: "finished", 1: "finished"}
+    assert [len(calls(out, number)) for number in range(4)] == [1, 2, 1, 1]
+    assert journal(out)[1]["parameters"] == {"a": 2}
 
 
 def test_folders_of_others_are_refused(tmp_path, capsys):
@@ -159,6 +115,35 @@ def test_a_metric_that_no_trial_of_ours_logs_is_named(vidit_root, tmp_path, caps
     assert len(journal(tmp_path / "out")) == 1
 
 
+@pytest.mark.parametrize("method", ["grid", "bayes"])
+def test_a_metric_that_is_never_finite_is_recorded_and_the_sweep_goes_on(tmp_path, capsys, method):
+    if method == "bayes":
+        pytest.importorskip("sweeps", reason="bayes needs the package sweeps (extra sweeps)")
+    parameters = {"a": {"values": [1, 2]}, "strange": {"value": 2}}
+    file, out = write(tmp_path / "x.yaml", parameters, method=method, run_cap=2 if method == "grid" else 4), tmp_path / "out"
+    assert main(["sweep", str(file), f"--out={out}", "--slots=cpu", "--every=0.05"]) == 0
+    printed = capsys.readouterr().out
+    for trial in journal(out).values():
+        finite = trial["parameters"]["a"] == 1
+        assert (trial["status"], trial["value"], trial["finite"]) == ("finished", 1.02 if finite else None, finite)
+    assert {trial["parameters"]["a"] for trial in journal(out).values()} == {1, 2}
+    assert "s, val/psnr never finite" in printed
+    assert re.search(r"\| 2 +\| finished \| never finite \|", printed), printed
+
+
+def test_a_metric_of_a_trial_of_ours_may_be_nowhere_finite(vidit_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    given = flags(vidit_root, tmp_path / "run", "--trainer.max_steps=4", "--trainer.callbacks+=fits.Strange")
+    file = write(
+        tmp_path / "x.yaml",
+        {"model.loss.ssim": {"values": [0.0]}},
+        command=["${interpreter}", "-m", "ltnet_pl", *given, "${args}"],
+        metric={"name": "val/strange", "goal": "maximize"},
+    )
+    assert main(["sweep", str(file), f"--out={tmp_path / 'out'}", "--every=0.1"]) == 0
+    assert (journal(tmp_path / "out")[0]["status"], journal(tmp_path / "out")[0]["finite"]) == ("finished", False)
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("model.net.init_args.feild", "affine"), ("trainer.max_step", 3), ("model.loss.ssim", "much")]
 )
@@ -171,6 +156,36 @@ def test_a_key_that_is_no_flag_is_named_before_anything_starts(vidit_root, tmp_p
     assert not list((tmp_path / "out").glob("trials/*"))
 
 
+@pytest.mark.parametrize("asked", ["flag", "parameter"])
+def test_slots_with_fewer_devices_than_trials_ask_for_are_named_before_anything_starts(
+    vidit_root, tmp_path, capsys, monkeypatch, asked
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    more = ["--trainer.accelerator=auto", *(["--trainer.devices=2"] if asked == "flag" else [])]
+    command = ["${interpreter}", "-m", "ltnet_pl", *flags(vidit_root, tmp_path / "run", *more), "${args}"]
+    parameters = {"model.loss.light": {"value": 0.1}} | ({"trainer.devices": {"values": [1, 2]}} if asked == "parameter" else {})
+    file = write(tmp_path / "x.yaml", parameters, command=command)
+    assert main(["sweep", str(file), f"--out={tmp_path / 'out'}", "--slots=0,1;2"]) == 2
+    error = capsys.readouterr().err
+    assert "a trial asks for 2 GPUs, and the slot 2 has 1; expected no more than --slots gives" in error
+    assert not list((tmp_path / "out").glob("trials/*"))
+
+
+def test_a_program_that_is_not_there_is_named_before_anything_starts(tmp_path, capsys):
+    for command in (["no-such-program", "${args}"], ["${env}", "X=1", "no-such-program"]):
+        assert run(write(tmp_path / "x.yaml", {"a": {"value": 1}}, command=command), tmp_path / command[0][:2]) == 2
+        assert "x.yaml: command runs no-such-program, which is not found" in capsys.readouterr().err
+        assert not list(tmp_path.glob("*/trials/*"))
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    for out in (tmp_path / "out", tmp_path / "out" / "below"):
+        assert run(write(tmp_path / "x.yaml", {"a": {"values": [1]}}), out) == 2
+        assert f"error: {out} is no folder; expected one for the sweep: name another --out" in capsys.readouterr().err
+
+
 def test_hyperband_stops_what_has_no_hope(tmp_path):
     pytest.importorskip("sweeps", reason="early termination needs the package sweeps (extra sweeps)")
     early = {"type": "hyperband", "min_iter": 2, "eta": 2}
@@ -181,6 +196,17 @@ def test_hyperband_stops_what_has_no_hope(tmp_path):
     assert [found[number]["status"] for number in range(2, 4)] == ["stopped", "stopped"]
     assert found[2]["step"] < 12
     assert found[2]["code"] == 143
+
+
+def test_what_has_no_hope_and_does_not_stop_is_killed(tmp_path, monkeypatch):
+    pytest.importorskip("sweeps", reason="early termination needs the package sweeps (extra sweeps)")
+    monkeypatch.setattr("ltnet_pl.sweep.sitting.PATIENCE", 0.2)
+    early = {"type": "hyperband", "min_iter": 2, "eta": 2}
+    parameters = {"a": {"values": [9, 8, 1]}, "steps": {"value": 40}, "wait": {"value": 0.1}, "deaf": {"value": 1}}
+    assert run(write(tmp_path / "x.yaml", parameters, early_terminate=early), tmp_path / "out") == 0
+    found = journal(tmp_path / "out")[2]
+    assert (found["status"], found["code"]) == ("stopped", -signal.SIGKILL)
+    assert found["step"] < 40
 
 
 def test_bayes_suggests_within_the_space_and_is_the_same_again(tmp_path):
@@ -198,8 +224,9 @@ def test_bayes_suggests_within_the_space_and_is_the_same_again(tmp_path):
 
 @pytest.mark.slow
 def test_trainings_on_two_slots(vidit_root, tmp_path):
-    """None, booleans, floats and lists arrive; a killed sweep's trainings go on from their checkpoints."""
-    command = ["${interpreter}", "-m", "ltnet_pl", *flags(vidit_root, tmp_path / "run"), "${args}"]
+    """None, booleans, floats and lists arrive; a killed sweep's trainings go on from their checkpoints, as the same W&B runs."""
+    given = flags(vidit_root, tmp_path / "run", "--config", str(EXPERIMENTS / "wandb.yaml"))
+    command = ["${interpreter}", "-m", "ltnet_pl", *given, "${args}"]
     parameters = {
         "model.net.init_args.tint": {"values": [True, False]},
         "model.loss.ssim": {"values": [0.0, 0.25]},
@@ -211,12 +238,15 @@ def test_trainings_on_two_slots(vidit_root, tmp_path):
     wait_for(lambda: list(out.glob("trials/*/checkpoints/last.ckpt")))
     process.kill()
     process.communicate()
+    # they write their checkpoints first
+    wait_for(lambda: not at_work(out))
     assert run(file, out) == 0
-    found = journal(out)
+    found, sittings = journal(out), []
     assert {trial["status"] for trial in found.values()} == {"finished"}
     assert len(found) == 4
     for number, trial in found.items():
-        config = yaml.safe_load((out / "trials" / f"{number:04d}" / "config.yaml").read_text())
+        folder = out / "trials" / f"{number:04d}"
+        config = yaml.safe_load((folder / "config.yaml").read_text())
         net = config["model"]["net"]["init_args"]
         assert net["tint"] is trial["parameters"]["model.net.init_args.tint"]
         assert config["model"]["loss"]["ssim"] == trial["parameters"]["model.loss.ssim"]
@@ -224,6 +254,52 @@ def test_trainings_on_two_slots(vidit_root, tmp_path):
         assert net["widths"] == [8, 12]
         assert trial["step"] == 12
         assert trial["value"] is not None
+        ids = [re.fullmatch(r"offline-run-\w+?-(.*)", path.name)[1] for path in folder.glob("wandb/offline-run-*")]
+        assert len(set(ids)) == 1
+        assert ids[0].endswith(f"-{number:04d}")
+        sittings.append(len(ids))
+    assert max(sittings) == 2
+
+
+@pytest.mark.slow
+def test_finished_trials_are_tested(vidit_root, tmp_path, capsys):
+    given = flags(vidit_root, tmp_path / "run", "--trainer.max_steps=4", "--config", str(EXPERIMENTS / "wandb.yaml"))
+    command = ["${interpreter}", "-m", "ltnet_pl", *given, "${args}"]
+    file, out = write(tmp_path / "x.yaml", {"model.loss.ssim": {"values": [0.0, 0.25]}}, command=command), tmp_path / "out"
+    assert run(file, out, "--count=1") == 0
+    trained = journal(out)[0]
+    # the first one, which was finished without a test, and the second one
+    assert run(file, out, "--test") == 0
+    printed = capsys.readouterr().out
+    assert "trial 0 is tested" in printed
+    assert "the test of trial 1 finished after" in printed
+    found = journal(out)
+    assert [(found[number]["status"], found[number]["tested"]) for number in (0, 1)] == [("finished", "finished")] * 2
+    assert found[0] == trained | {"tested": "finished"}
+    frame = results.collect(out)
+    assert sorted(frame["run"]) == ["trials/0000", "trials/0001"]
+    assert (frame["test/psnr"] > 5).all()
+    compared = results.compare(frame, {"model.loss.ssim": 0.0}, {"model.loss.ssim": 0.25})
+    assert compared.images > 0
+    # one that fails is told and done again when asked for; what is tested is not tested again
+    line = found[1] | {"tested": None}
+    with (out / "journal.jsonl").open("a") as journal_file:
+        journal_file.write(json.dumps(line) + "\n")
+    best = out / "trials" / "0001" / "checkpoints" / "best.ckpt"
+    best.rename(tmp_path / "best.ckpt")
+    assert run(file, out, "--test") == 2
+    assert "1 of 2 tests failed: 1; the ends of their logs stand in" in capsys.readouterr().err
+    assert "--ckpt_path best is not a file" in journal(out)[1]["tail"]
+    (tmp_path / "best.ckpt").rename(best)
+    assert run(file, out, "--test", "--retry") == 0
+    assert "trial 0 is tested" not in capsys.readouterr().out
+    assert (journal(out)[1]["tested"], journal(out)[1]["status"]) == ("finished", "finished")
+
+
+def test_what_is_not_ours_is_not_tested(tmp_path, capsys):
+    assert run(write(tmp_path / "x.yaml", {"a": {"values": [1]}}), tmp_path / "out", "--test") == 2
+    assert "--test: the command of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_second_command_on_the_same_folder_is_refused(tmp_path):

@@ -124,7 +124,12 @@ def create(server, home, root, parameters, *more):
     log, trial = (["--config", str(EXPERIMENTS / name)] for name in ("wandb.yaml", "sweep.yaml"))
     command = ["${env}", "${interpreter}", "-m", "ltnet_pl", "fit", *plain, *two, *log, "--ckpt_path=last", "${args}", *trial]
     config = {"program": "ltnet_pl", "project": "tiny", "method": "grid", "parameters": parameters, "command": command}
-    (home / "sweep.yaml").write_text(yaml.safe_dump(config | {"metric": {"name": "val/psnr", "goal": "maximize"}}))
+    return register(server, home, config | {"metric": {"name": "val/psnr", "goal": "maximize"}})
+
+
+def register(server, home, config):
+    """A sweep on the server, by `wandb sweep`; its id."""
+    (home / "sweep.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     call = [sys.executable, "-m", "wandb", "sweep", "sweep.yaml"]
     own = process_environment(server, home)
     done = subprocess.run(call, check=False, capture_output=True, text=True, timeout=60, env=own, cwd=home)
@@ -133,9 +138,9 @@ def create(server, home, root, parameters, *more):
     return sweep
 
 
-def agent(server, home, sweep, count):
+def agent(server, home, sweep, count, project="tiny"):
     """A `wandb agent` on it, started."""
-    call = [sys.executable, "-m", "wandb", "agent", "--count", str(count), f"{ENTITY}/tiny/{sweep}"]
+    call = [sys.executable, "-m", "wandb", "agent", "--count", str(count), f"{ENTITY}/{project}/{sweep}"]
     own = process_environment(server, home)
     return subprocess.Popen(call, env=own, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -157,7 +162,7 @@ print("RESULT" + json.dumps(runs))
 
 @pytest.mark.slow
 def test_a_grid_of_two_trials_of_two_processes(vidit_root, tmp_path, server):
-    """One W&B run for each trial; what YAML says arrives in its configuration, and its results are read back."""
+    """Two agents at once, one W&B run for each trial; what YAML says arrives in its configuration, and results are read back."""
     given = {
         "model.net.field": {"values": ["residual", "affine"]},
         "data.size": {"values": [None]},
@@ -167,9 +172,16 @@ def test_a_grid_of_two_trials_of_two_processes(vidit_root, tmp_path, server):
         "model.net.widths": {"values": [[8, 16]]},
     }
     sweep = create(server, tmp_path, vidit_root, given)
-    process = agent(server, tmp_path, sweep, 2)
-    output = process.communicate(timeout=400)[0]
-    assert process.returncode == 0, output
+    agents = [agent(server, tmp_path, sweep, 1) for _ in range(2)]
+    try:
+        # both at work
+        assert wait_for(lambda: [run.state for run in server.runs.values()] == ["running", "running"], 200)
+        outputs = [process.communicate(timeout=400)[0] for process in agents]
+    finally:
+        for process in agents:
+            process.kill()
+    output = "".join(outputs)
+    assert [process.returncode for process in agents] == [0, 0], output
     assert "Ignoring project" not in output
     assert sorted(server.runs) == server.sweeps[sweep].given, output
     assert len(server.runs) == 2
@@ -182,7 +194,7 @@ def test_a_grid_of_two_trials_of_two_processes(vidit_root, tmp_path, server):
         assert net["widths"] == [8, 16]
         assert run.tree["model"]["net"] == config["model"]["net"]
         fields.append(net["field"])
-    assert fields == ["residual", "affine"]
+    assert sorted(fields) == ["affine", "residual"]
     # the Api in a process of its own: wandb leaves threads behind
     call = [sys.executable, "-c", READ_BACK.format(sweep=sweep)]
     own = process_environment(server, tmp_path)
@@ -194,6 +206,31 @@ def test_a_grid_of_two_trials_of_two_processes(vidit_root, tmp_path, server):
         assert (run["state"], run["steps"]) == ("finished", [3, 7, 11])
         assert run["psnr"] == server.runs[name].summary["val/psnr"]["max"]
         assert run["config"]["model.loss.ssim"] == 0.25
+
+
+@pytest.mark.slow
+def test_a_file_of_ours_is_run_by_an_agent(vidit_root, tmp_path, server):
+    """The smallest one as it stands, but for what makes its trials short."""
+    config = yaml.safe_load((ROOT / "sweeps" / "paper_claim_small.yaml").read_text())
+    short = [flag for flag in flags(vidit_root, tmp_path / "run", "--trainer.max_steps=4")[5:] if "default_root_dir" not in flag]
+    at = config["command"].index("${args}")
+    config["command"][at:at] = ["--config", "experiments/debug.yaml", *short]
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    sweep = register(server, tmp_path, config)
+    process = agent(server, tmp_path, sweep, 2, "ltnet_pl")
+    try:
+        output = process.communicate(timeout=400)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert sorted(server.runs) == server.sweeps[sweep].given, output
+    assert len(server.sweeps[sweep].trials) == 6
+    for seed, name in enumerate(server.sweeps[sweep].given):
+        run = server.runs[name]
+        assert (run.state, run.exitcode, run.sweep, run.project) == ("finished", 0, sweep, "ltnet_pl"), output
+        found = yaml.safe_load((tmp_path / "runs" / "sweeps" / sweep / name / "config.yaml").read_text())
+        assert (found["seed_everything"], found["model"]["net"]["init_args"]["field"]) == (seed, "direct")
+        assert run.summary["val/psnr"]["max"] > 0
 
 
 @pytest.mark.slow

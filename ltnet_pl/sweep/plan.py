@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import re
 import sys
@@ -18,6 +17,8 @@ import numpy as np
 import yaml
 
 from ltnet_pl import InputError
+from ltnet_pl.files import CONFIG
+from ltnet_pl.sweep.space import check_parameter, draw, number
 
 METHODS = ("grid", "random", "bayes")
 
@@ -30,13 +31,11 @@ KNOWN = {
 COMMAND = ("${env}", "${interpreter}", "-m", "ltnet_pl", "fit", "${args}")
 """What a trial runs where the YAML does not say."""
 
-DISTRIBUTIONS = {
-    **dict.fromkeys(("uniform", "int_uniform", "q_uniform"), ("min", "max")),
-    **dict.fromkeys(("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values"), ("min", "max")),
-    **dict.fromkeys(("log_uniform", "q_log_uniform"), ("min", "max")),
-    **dict.fromkeys(("normal", "q_normal", "log_normal", "q_log_normal"), ()),
+BLOCKS = {
+    "metric": "metric: {name: val/psnr, goal: maximize}",
+    "early_terminate": "early_terminate: {type: hyperband, min_iter: 2, eta: 2}",
 }
-"""Distributions that are drawn from, with the keys that each needs."""
+"""Parts of the YAML with keys of their own, and how they are written."""
 
 Parameters = dict[str, Any]
 
@@ -96,6 +95,8 @@ def read_sweep(path: Path) -> Sweep:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a sweep, such as sweeps/paper_claim.yaml: name one") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder; expected a sweep, such as sweeps/paper_claim.yaml: name one") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}; expected YAML: correct it") from error
     if not isinstance(content, dict) or "parameters" not in content:
@@ -109,61 +110,67 @@ def read_sweep(path: Path) -> Sweep:
     if not isinstance(parameters, dict) or not parameters:
         raise InputError(f"{path}: its search space is empty; expected parameters with values: add some")
     for key, spec in parameters.items():
-        _check_parameter(path, str(key), spec, method)
-    metric = content.get("metric") or {}
-    if (method == "bayes" or content.get("early_terminate")) and not metric.get("name"):
+        check_parameter(f"{path}: parameters.{key}", str(key), spec, method)
+    metric, early = (_block(path, content, key, like) for key, like in BLOCKS.items())
+    if metric is not None and not (isinstance(metric.get("name", ""), str)):
         raise InputError(
-            f"{path}: {method} with early termination needs a metric; expected metric: {{name: val/psnr, goal: maximize}}"
+            f"{path}: metric.name is {metric['name']}; expected the name of a logged value, such as val/psnr: correct it"
         )
-    goal = metric.get("goal", "minimize")
+    name, goal = (metric or {}).get("name"), (metric or {}).get("goal", "minimize")
+    if (method == "bayes" or early is not None) and not name:
+        raise InputError(
+            f"{path}: {method if early is None else 'early termination'} needs a metric; expected {BLOCKS['metric']}: add it"
+        )
     if goal not in ("maximize", "minimize"):
         raise InputError(f"{path}: metric.goal is {goal}; expected maximize or minimize: correct it")
     cap = content.get("run_cap")
-    if cap is not None and (not isinstance(cap, int) or cap < 1):
+    if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
         raise InputError(f"{path}: run_cap is {cap}; expected a number of trials, 1 or more: correct it")
-    early = content.get("early_terminate")
-    if early is not None and early.get("type") != "hyperband":
-        raise InputError(f"{path}: early_terminate.type is {early.get('type')}; expected hyperband: correct it")
-    command = [str(part) for part in content.get("command") or COMMAND]
-    return Sweep(path, method, parameters, command, metric.get("name"), goal, early, cap, content)
+    if early is not None:
+        _check_hyperband(path, early)
+    return Sweep(path, method, parameters, _command(path, content), name, goal, early, cap, content)
 
 
-def _check_parameter(path: Path, key: str, spec: Any, method: str) -> None:
-    """Refuse a parameter that has no values, or none that this method can take."""
-    where = f"{path}: parameters.{key}"
-    if not isinstance(spec, dict):
-        raise InputError(f"{where} is {spec}; expected value, values or a distribution, such as {{values: [1, 2]}}: correct it")
-    if "parameters" in spec:
+def _block(path: Path, content: Mapping[str, Any], key: str, like: str) -> Mapping[str, Any] | None:
+    """A part of the YAML that holds keys of its own; None where it is absent or empty."""
+    found = content.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"{path}: {key} is {found}; expected {like}: write it so")
+    return found or None
+
+
+def _check_hyperband(path: Path, early: Mapping[str, Any]) -> None:
+    """Refuse early termination that the package `sweeps` would not take."""
+    where = f"{path}: early_terminate"
+    if early.get("type") != "hyperband":
+        raise InputError(f"{where}.type is {early.get('type')}; expected hyperband: correct it")
+    if "min_iter" not in early and not {"max_iter", "s"} <= early.keys():
+        raise InputError(f"{where} has no min_iter; expected it, or max_iter and s: {BLOCKS['early_terminate']}: add it")
+    for name in ("min_iter", "max_iter", "s"):
+        if name in early and number(where, name, early[name], whole=True) < 1:
+            raise InputError(f"{where}.{name} is {early[name]}; expected 1 or more: raise it")
+    if "eta" in early and number(where, "eta", early["eta"]) <= 1:
+        raise InputError(f"{where}.eta is {early['eta']}; expected more than 1: raise it")
+
+
+def _command(path: Path, content: Mapping[str, Any]) -> list[str]:
+    """What a trial runs."""
+    given, program = content.get("command"), content.get("program")
+    if given is None:
+        if program not in (None, "ltnet_pl"):
+            raise InputError(
+                f"{path}: program is {program}, and no command says how it runs; expected one, such as command: "
+                "['${interpreter}', '${program}', '${args}']: add it, or remove program to run fit"
+            )
+        return list(COMMAND)
+    if not isinstance(given, list) or not given or any(isinstance(part, dict | list) or part is None for part in given):
         raise InputError(
-            f"{where} has parameters of its own; expected flat keys with dots, such as {key}.init_args.x: write it so"
+            f"{path}: command is {given}; expected a list of words, such as ['${{interpreter}}', -m, ltnet_pl, fit, "
+            "'${args}']: write it so"
         )
-    if "value" in spec:
-        return
-    if "values" in spec:
-        if not isinstance(spec["values"], list) or not spec["values"]:
-            raise InputError(f"{where}.values is {spec['values']}; expected a list of one or more: fill it, or remove the key")
-        chances = spec.get("probabilities")
-        if chances is not None and (len(chances) != len(spec["values"]) or not math.isclose(sum(chances), 1.0, rel_tol=1e-6)):
-            raise InputError(f"{where}.probabilities is {chances}; expected one for each value, 1 in all: correct it")
-        return
-    kind = distribution(spec)
-    if kind not in DISTRIBUTIONS:
-        raise InputError(f"{where}: distribution {kind} is unknown; expected one of {', '.join(DISTRIBUTIONS)}: correct it")
-    missing = [name for name in DISTRIBUTIONS[kind] if name not in spec]
-    if missing:
-        raise InputError(f"{where}: {kind} lacks {' and '.join(missing)}; expected {' and '.join(DISTRIBUTIONS[kind])}: add it")
-    if "min" in spec and "max" in spec and not spec["min"] < spec["max"]:
-        raise InputError(f"{where}: min {spec['min']} is not below max {spec['max']}; its search space is empty: correct it")
-    if method == "grid":
-        raise InputError(
-            f"{where}: a grid needs values, but this is {kind}; expected {{values: [...]}}: list them, or use random"
-        )
-
-
-def distribution(spec: Mapping[str, Any]) -> str:
-    """The distribution of a parameter with bounds; whole bounds alone mean whole numbers, as they do for W&B."""
-    whole = all(isinstance(spec.get(key), int) for key in ("min", "max"))
-    return str(spec.get("distribution", "int_uniform" if whole else "uniform"))
+    if "${program}" in given and not isinstance(program, str):
+        raise InputError(f"{path}: command has ${{program}}, and program is {program}; expected its name: add it")
+    return [str(part) for part in given]
 
 
 def grid(sweep: Sweep) -> Iterator[Parameters]:
@@ -173,39 +180,10 @@ def grid(sweep: Sweep) -> Iterator[Parameters]:
         yield dict(zip(sweep.parameters, values, strict=True))
 
 
-def drawn(sweep: Sweep, number: int, seed: int) -> Parameters:
+def drawn(sweep: Sweep, trial: int, seed: int) -> Parameters:
     """The parameters of a random trial: a function of the seed and the trial's number alone."""
-    rng = np.random.default_rng([seed, number])
-    return {key: _draw(spec, rng) for key, spec in sweep.parameters.items()}
-
-
-def _draw(spec: Mapping[str, Any], rng: np.random.Generator) -> Any:
-    if "value" in spec:
-        return spec["value"]
-    if "values" in spec:
-        return spec["values"][int(rng.choice(len(spec["values"]), p=spec.get("probabilities")))]
-    kind = distribution(spec)
-    low, high = float(spec.get("min", 0)), float(spec.get("max", 1))
-    mean, deviation = float(spec.get("mu", 0)), float(spec.get("sigma", 1))
-    if kind == "int_uniform":
-        return int(rng.integers(int(low), int(high) + 1))
-    plain = kind.removeprefix("q_")
-    if plain == "uniform":
-        value = rng.uniform(low, high)
-    elif plain == "log_uniform_values":
-        value = math.exp(rng.uniform(math.log(low), math.log(high)))
-    elif plain == "inv_log_uniform_values":
-        value = 1 / math.exp(rng.uniform(math.log(1 / high), math.log(1 / low)))
-    elif plain == "log_uniform":
-        value = math.exp(rng.uniform(low, high))
-    else:
-        value = rng.normal(mean, deviation)
-        value = math.exp(value) if plain == "log_normal" else value
-    if not kind.startswith("q_"):
-        return float(value)
-    step = float(spec.get("q", 1))
-    quantised = round(value / step) * step
-    return int(quantised) if float(step).is_integer() else float(quantised)
+    rng = np.random.default_rng([seed, trial])
+    return {key: draw(spec, rng) for key, spec in sweep.parameters.items()}
 
 
 def expand(sweep: Sweep, parameters: Parameters) -> list[str]:
@@ -243,7 +221,23 @@ def expand(sweep: Sweep, parameters: Parameters) -> list[str]:
 
 def flags_of(line: Sequence[str]) -> list[str] | None:
     """The flags of our own `fit` in a command line; None where it runs something else."""
-    for at in range(len(line) - 2):
-        if list(line[at : at + 3]) == ["-m", "ltnet_pl", "fit"]:
-            return list(line[at + 3 :])
-    return None
+    at = _fit(line)
+    return None if at is None else list(line[at + 3 :])
+
+
+def test_line(line: Sequence[str], place: Path) -> list[str]:
+    """The command line that tests what one of our own `fit` has trained.
+
+    Args:
+        line: The trial's.
+        place: Its run folder.
+    """
+    at = _fit(line)
+    assert at is not None
+    flags = [f"--config={place / CONFIG}", f"--trainer.default_root_dir={place}", "--ckpt_path=best", "--trainer.devices=1"]
+    return [*line[:at], "-m", "ltnet_pl", "test", *flags]
+
+
+def _fit(line: Sequence[str]) -> int | None:
+    """Where a command line starts our own `fit`."""
+    return next((at for at in range(len(line) - 2) if list(line[at : at + 3]) == ["-m", "ltnet_pl", "fit"]), None)

@@ -125,8 +125,9 @@ def engine(path: Path) -> ModuleType:
 
 
 def values_of(place: Path, metric: str) -> list[float]:
-    """Every logged value of a metric of a run, in order."""
-    return [float(line[metric]) for line in read_lines(place / METRICS) if isinstance(line.get(metric), int | float)]
+    """Every finite value of a metric that a run has logged, in order."""
+    values = [line.get(metric) for line in read_lines(place / METRICS)]
+    return [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
 
 
 def plain(value: Any) -> Any:
