@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -32,7 +33,7 @@ from ltnet_pl.photo import (
     write_orbit,
     write_photo,
 )
-from ltnet_pl.relight.relighter import Depth, Image, Prepared, Relighter
+from ltnet_pl.relight.relighter import SMALLEST, Depth, Image, Prepared, Relighter
 
 Direction = Literal["N", "NE", "E", "SE", "S", "SW", "W", "NW"]
 
@@ -311,6 +312,11 @@ def _sized(photo: Photo, size: int | None) -> Photo:
     if size is None or max(height, width) <= size:
         return photo
     new = size_within((height, width), size)
+    if min(new) < SMALLEST:
+        raise InputError(
+            f"{photo.path}: is {height} x {width} (height x width), which --size {size} makes {new[0]} x {new[1]}; expected "
+            f"sides of {SMALLEST} or more: raise --size to {math.ceil(SMALLEST * max(height, width) / min(height, width))}"
+        )
 
     def reduced(x: Image) -> Any:
         return cv2.resize(x, new[::-1], interpolation=cv2.INTER_AREA)

@@ -42,6 +42,9 @@ HALO = 4
 KEPT = 4 * 1024 * 1024
 """Pixels up to which the geometry of the whole image is kept from one light to the next."""
 
+SMALLEST = 16
+"""Pixels that each side of an image must have."""
+
 _DARK = 0.02  # display values: an image whose brightest hundredth is below shows no light
 
 
@@ -309,8 +312,8 @@ def _reduced(image: Image, side: int) -> Image:
 def _check_image(image: Image, name: str) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{name} has shape {image.shape} and type {image.dtype}; expected (H, W, 3) of uint8 or uint16")
-    if min(image.shape[:2]) < 16:
-        raise InputError(f"{name} has {image.shape[0]} x {image.shape[1]} pixels; expected 16 or more along each side")
+    if min(image.shape[:2]) < SMALLEST:
+        raise InputError(f"{name} has {image.shape[0]} x {image.shape[1]} pixels; expected {SMALLEST} or more along each side")
 
 
 def _check_light(image: Image, name: str) -> None:
