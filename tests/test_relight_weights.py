@@ -1,6 +1,11 @@
 """The weights in the package: what they do to scenes whose truth is known, and that were in no training."""
 
+import re
+import shutil
+import subprocess
+
 import numpy as np
+import pages
 import pytest
 from PIL import Image
 from scenes import picture, scene, stored_depth, trace
@@ -62,3 +67,14 @@ def test_a_rendered_scene_comes_near_its_truth(relighter, tmp_path):
         relit = relighter.prepare(before, depth).relight(Light.from_name(wanted))
         gains.append(psnr(relit, truth) - psnr(before, truth))
     assert min(gains) > 6
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_one_command_makes_them_as_the_model_card_says():
+    """By what make would do, were nothing done yet."""
+    command = ["make", "--dry-run", "--always-make", "-C", str(pages.ROOT), "weights"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = re.findall(r"python -m ltnet_pl (.*)", said)
+    written = [" ".join(ours) for step in pages.steps(pages.DOCS / "model_card.md") if (ours := pages.ours(step.words))]
+    assert len(done) == 3
+    assert done == written[:3]
