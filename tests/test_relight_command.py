@@ -54,11 +54,7 @@ def run(weights, capsys):
 @pytest.fixture
 def unread(monkeypatch):
     """Nothing may be read: what is wrong is found before."""
-
-    def read(path):
-        raise AssertionError(f"{path} was read")
-
-    monkeypatch.setattr(job, "read_photo", read)
+    monkeypatch.setattr(job, "read_photo", lambda path: pytest.fail(f"{path} was read"))
 
 
 def swapped_profile():
@@ -209,8 +205,7 @@ def test_a_photograph_of_another_name_gives_a_png(run, photo, tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["webp", "gif", "mp4"])
 def test_an_orbit_has_the_colours_and_the_transparency_of_its_photograph(run, photo, tmp_path, kind):
-    if kind == "mp4":
-        pytest.importorskip("av")
+    av = pytest.importorskip("av")
     colours = np.broadcast_to(np.array([220, 60, 40], np.uint8), (*SIZE, 3))
     alpha = np.full(SIZE, 255, np.uint8)
     alpha[:, :40] = 0
@@ -221,21 +216,15 @@ def test_an_orbit_has_the_colours_and_the_transparency_of_its_photograph(run, ph
     assert (status, err) == (0, "")
     result = tmp_path / f"wide_orbit.{kind}"
     assert (f"note: {result}: .{kind} is written without transparency, which .webp keeps" in out) == (kind != "webp")
-    if kind == "webp":
-        with Image.open(result) as film:
-            assert film.info["icc_profile"] == profile
-            frame = np.asarray(film.convert("RGBA"))
-        assert np.array_equal(frame[..., 3], alpha)
-        red, green = 220, 60
+    red, green = (220, 60) if kind == "webp" else (60, 220)  # what the profile's colours are in sRGB
+    if kind == "mp4":
+        with av.open(result) as film:
+            frame = next(film.decode(video=0)).to_ndarray(format="rgb24")
     else:
-        if kind == "gif":
-            frame = pixels(result)
-        else:
-            import av
-
-            with av.open(result) as film:
-                frame = next(film.decode(video=0)).to_ndarray(format="rgb24")
-        red, green = 60, 220  # what the profile's colours are in sRGB
+        with Image.open(result) as film:
+            assert film.info.get("icc_profile") == (profile if kind == "webp" else None)
+            frame = np.asarray(film.convert("RGBA"))
+        assert kind == "gif" or np.array_equal(frame[..., 3], alpha)
     assert np.abs(frame[:, 60:, :3].astype(int) - [red, green, 40]).mean() < 12
 
 
@@ -259,8 +248,7 @@ def test_inverse_depth_of_a_guide_is_said_by_a_flag_of_its_own(run, photo, tmp_p
     guide, depth = tmp_path / "guide.png", stored_depth(frame)
     Image.fromarray(picture(frame, Light(90, 2500))).save(guide)
     np.save(tmp_path / "guide.npy", depth)
-    inverse = np.where(depth > 0, 1 / np.maximum(depth, 1e-6), 0).astype(np.float32)
-    np.save(tmp_path / "inverse.npy", inverse)
+    np.save(tmp_path / "inverse.npy", np.where(depth > 0, 1 / np.maximum(depth, 1e-6), 0).astype(np.float32))
     names = ["right.png", "wrong.png", "plain.png"]
     given = ["--guide_depth", tmp_path / "inverse.npy"]
     flags = [[*given, "--inverse_guide_depth"], given, []]
@@ -358,17 +346,32 @@ def test_bad_flags_are_named(run, photo, flags, message):
     status, _, err = run(photo, *flags)
     assert status == 2
     assert err.startswith("error: ")
-
     assert re.search(message, err)
     assert sorted(path.name for path in photo.parent.iterdir()) == ["shed.npy", "shed.png"]
 
 
-@pytest.mark.parametrize("flag", ["--azimuth=east", "--azimuth=nan", "--direction=Q", "--format=avi"])
-def test_what_no_flag_allows_is_refused_by_the_parser(photo, flag, capsys):
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--azimuth=east", "Expected a <class 'float'>"),
+        ("--azimuth=nan", "Expected a <class 'float'>"),
+        ("--direction=Q", "Expected a typing.Literal['N', 'NE'"),
+        ("--format=avi", "Expected a typing.Literal['webp', 'mp4', 'gif']"),
+        ("--size=8.5", "Expected a <class 'int'>"),
+    ],
+)
+def test_what_no_flag_allows_is_refused_by_the_parser(photo, flag, expected, capsys):
+    """Below the usage: the flag, what was expected, and what was given."""
     with pytest.raises(SystemExit) as stopped:
         main(["relight", str(photo), flag])
     assert stopped.value.code == 2
-    assert flag.partition("=")[0].strip("-") in capsys.readouterr().err
+    usage, _, error = capsys.readouterr().err.partition("\nerror: ")
+    name, _, value = flag.strip("-").partition("=")
+    assert usage.startswith("usage: python -m ltnet_pl relight")
+    assert error.startswith(f'Parser key "{name}":')
+    assert expected in error
+    assert value in error.splitlines()[-1]
+    assert "Traceback" not in error
 
 
 def test_bad_files_are_named(run, photo, tmp_path):
