@@ -106,6 +106,14 @@ def quiet():
 
 @pytest.mark.parametrize("field", ["affine", "bilateral"])
 def test_plain_tensors_make_the_batch_of_predict(field):
+@pytest.mark.parametrize("bounds", [(0, 0.999), (0.5, 1), (0, None), (None, 1)])
+def test_bounds_may_be_whole_numbers(bounds, quiet):
+    model = job.onnx_model(traced(lambda x: (2 * x).clamp(*bounds)), ["x"], 20)
+    run = job.runner(model.SerializeToString(), ["x"])
+    x = torch.rand(1, 2, 40, 52)
+    torch.testing.assert_close(run((x,)), (2 * x).clamp(*bounds), rtol=0, atol=0)
+
+
     net = awake(LTNet(field=field, **SMALL))
     image, depth, light, present = example("direct", (100, 121))
     batch = {"input": image, "depth": depth, "camera": torch.full((1, 2), torch.nan), "rig": torch.full((1, 2), torch.nan)}
