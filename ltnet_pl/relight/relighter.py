@@ -21,12 +21,14 @@ from ltnet_pl.light import Light, clamp_temperature, decode, light_tensor, neare
 from ltnet_pl.nets import LTNet
 from ltnet_pl.nets.fields import Window
 from ltnet_pl.nets.scene import Reading, Scene, View
-from ltnet_pl.weights import load_run, load_weights
+from ltnet_pl.weights import load
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
 Depth = NDArray[np.float32]
 
 PRETRAINED = Path(__file__).parent / "ltnet.safetensors"
+"""The weights in the package."""
+
 WORKING_SIZE = 256
 """Longer side in pixels that the interaction works at, twice that of the pictures that the weights in the package saw."""
 
@@ -91,8 +93,7 @@ class Relighter:
         Raises:
             InputError: If there are none, or they are of another network than LTNet.
         """
-        path = Path(path)
-        net = load_weights(path) if path.suffix == ".safetensors" else load_run(path)
+        net = load(path)
         if not isinstance(net, LTNet):
             raise InputError(f"{path}: holds a {type(net).__name__}; expected an LTNet: relight by `predict` instead")
         return cls(net, device)
