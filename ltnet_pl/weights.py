@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from ltnet_pl.files import atomic_write
 
 T = TypeVar("T")
 Spec = Mapping[str, Any]
+
+WEIGHTS = ".safetensors"
+"""What the name of a file of weights ends in."""
 
 _OURS = "ltnet_pl.nets."
 _KEY = "ltnet_pl"
@@ -39,6 +43,15 @@ def build(kind: type[T], spec: Spec) -> T:
     return found
 
 
+def load(path: str | Path) -> nn.Module:
+    """The network of a run folder, a checkpoint, or a safetensors file, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: As `load_run` and `load_weights`.
+    """
+    return load_weights(path) if Path(path).suffix == WEIGHTS else load_run(path)
+
+
 def load_run(path: str | Path) -> nn.Module:
     """The network of a run folder (its best weights, else its last) or of a checkpoint, on the CPU, in evaluation mode.
 
@@ -55,9 +68,9 @@ def checkpoint_of(path: str | Path) -> Path:
         InputError: If there is none.
     """
     path = Path(path)
-    candidates = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")] if path.is_dir() else [path]
+    candidates = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")] if os.path.isdir(path) else [path]
     for file in candidates:
-        if file.is_file():
+        if os.path.isfile(file):  # of a name that is too long, pathlib raises
             return file
     raise InputError(
         f"{path}: there is no {' and no '.join(map(str, candidates))}; expected a run's folder, or a checkpoint: run fit first"

@@ -13,8 +13,10 @@ from ltnet_pl.export import Direct, Guided, check, job
 from ltnet_pl.export.operators import simplify, translations
 from ltnet_pl.export.plain import example
 from ltnet_pl.geometry import normals_from_depth, resampled, shadows, size_within, unproject, visibility
+from ltnet_pl.light import Light
 from ltnet_pl.nets import LTNet, UNet
 from ltnet_pl.nets.areas import reduced
+from ltnet_pl.relight import Relighter
 from ltnet_pl.weights import load_run, load_weights
 
 SIZES = ((40, 52), (65, 33), (192, 101), (96, 96), (33, 700))
@@ -104,6 +106,14 @@ def quiet():
         yield
 
 
+@pytest.mark.parametrize("bounds", [(0, 0.999), (0.5, 1), (0, None), (None, 1)])
+def test_bounds_may_be_whole_numbers(bounds, quiet):
+    model = job.onnx_model(traced(lambda x: (2 * x).clamp(*bounds)), ["x"], 20)
+    run = job.runner(model.SerializeToString(), ["x"])
+    x = torch.rand(1, 2, 40, 52)
+    torch.testing.assert_close(run((x,)), (2 * x).clamp(*bounds), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("field", ["affine", "bilateral"])
 def test_plain_tensors_make_the_batch_of_predict(field):
     net = awake(LTNet(field=field, **SMALL))
@@ -116,6 +126,32 @@ def test_plain_tensors_make_the_batch_of_predict(field):
         torch.testing.assert_close(Direct(net)(image, depth, light, present), wanted, rtol=0, atol=0)
         # a present light that is known changes what a network does that was tested on readings
         assert not torch.equal(Direct(net)(image, depth, light, torch.tensor([[10.0, 6000.0]])), wanted)
+
+
+@pytest.mark.parametrize("kelvin", [1500.0, 2500.0, 9000.0, 20000.0])
+@pytest.mark.filterwarnings("ignore:colour temperature")
+def test_beyond_the_trained_range_a_file_does_what_relight_does(kelvin):
+    net = awake(LTNet(**SMALL))
+    image, depth, _, _ = example("direct", (64, 80))
+    pixels = (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8)
+    present = torch.tensor([[40.0, 5500.0]])
+    with torch.no_grad():
+        found = Direct(net)(pixels.permute(2, 0, 1)[None] / 255, depth, torch.tensor([[250.0, kelvin]]), present)
+    wanted = Relighter(net).prepare(pixels.numpy(), depth[0, 0].numpy(), Light(40, 5500)).relight(Light(250, kelvin))
+    assert (found[0].permute(1, 2, 0) * 255 - torch.from_numpy(wanted)).abs().max() <= 1
+
+
+def test_temperatures_that_no_black_body_has_are_the_nearest():
+    net = Direct(awake(LTNet(**SMALL)))
+    image, depth, _, present = example("direct", (64, 80))
+    with torch.no_grad():
+        found = [net(image, depth, torch.tensor([[250.0, kelvin]]), present) for kelvin in (20000.0, 50000.0, 1000.0, 10.0)]
+        light = torch.tensor([[250.0, 4000.0]])
+        others = [net(image, depth, light, torch.tensor([[40.0, kelvin]])) for kelvin in (6500.0, 9000.0)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert not torch.equal(found[0], found[2])
+    assert torch.equal(*others)
 
 
 def test_a_guide_may_lack_depth():
@@ -154,6 +190,26 @@ def test_nothing_is_left_of_a_refused_file(run, tmp_path, monkeypatch, capsys):
     assert main(["export", str(run), str(tmp_path / "out.onnx")]) == 2
     assert "out.onnx: is not written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_alone_are_a_run_too(run, tmp_path, monkeypatch, capsys):
+    weights, seen = tmp_path / "net.safetensors", []
+    assert main(["export", str(run), str(weights), "--to", "safetensors"]) == 0
+    monkeypatch.setattr(job, "trace", lambda plain, light: seen.append(plain.net))
+    monkeypatch.setattr(job, "onnx_file", lambda *_: b"a graph")
+    monkeypatch.setattr(job, "torch_file", lambda *_: b"a program")
+    assert main(["export", str(weights), str(tmp_path / "net.onnx")]) == 0
+    assert main(["export", str(weights), str(tmp_path / "net.pt2"), "--to", "torch"]) == 0
+    assert [(tmp_path / name).read_bytes() for name in ("net.onnx", "net.pt2")] == [b"a graph", b"a program"]
+    state = load_run(run).state_dict()
+    for net in seen:
+        for key, value in net.state_dict().items():
+            assert torch.equal(value, state[key])
+    capsys.readouterr()
+    assert main(["export", str(weights), str(tmp_path / "again.safetensors"), "--to", "safetensors"]) == 2
+    assert "net.safetensors: is a safetensors file already; expected a run or a checkpoint" in capsys.readouterr().err
+    assert main(["export", "x" * 300, str(tmp_path / "out.onnx")]) == 2
+    assert "there is no" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -1,5 +1,6 @@
 """Whole networks through the command `export`: what a file computes at any size, what it says of itself, and what runs it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from ltnet_pl.cli import main
 from ltnet_pl.export.plain import KINDS, example
 from ltnet_pl.nets import LTNet
-from ltnet_pl.weights import load_run
+from ltnet_pl.weights import load_run, load_weights, save_weights
 
 pytestmark = pytest.mark.slow  # tracing takes a minute or more
 
@@ -55,6 +56,10 @@ def test_a_file_takes_any_size_and_the_present_light_or_none(direct):
             found = run_onnx(path, plain.names, (image, depth, light, given))
             with torch.no_grad():
                 torch.testing.assert_close(found, plain(image, depth, light, said), rtol=0, atol=2e-3)
+        for kelvin in (1800.0, 12000.0):
+            inputs = (image, depth, torch.tensor([[250.0, kelvin]]), present)
+            with torch.no_grad():
+                torch.testing.assert_close(run_onnx(path, plain.names, inputs), plain(*inputs), rtol=0, atol=2e-3)
         assert found.min() >= 0
         assert found.max() <= 1
 
@@ -66,6 +71,7 @@ def test_a_file_says_what_it_is(direct, capsys):
     assert about["light"] == "direct"
     assert about["inputs"] == "image, depth, light, present"
     assert about["sides"] == "32-4096 pixels"
+    assert about["temperatures"] == "2500-6500 K by the network, 1000-20000 K by black bodies"
     assert about["opset"] == "20"
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == 20
     assert float(about["largest_difference"]) < 1e-2
@@ -118,3 +124,24 @@ def test_torch_export(tmp_path):
     for size in SIZES:
         inputs = example("direct", size, known=True)
         torch.testing.assert_close(program(*inputs), KINDS["direct"](net)(*inputs), rtol=0, atol=1e-5)
+
+
+def test_torch_export_of_all_parts_of_weights_alone(tmp_path, capsys):
+    """All that the default network has, out of a safetensors file, and how it was checked within the file."""
+    settings = {key: list(value) if isinstance(value, tuple) else value for key, value in SMALL.items()}
+    weights, path = tmp_path / "net.safetensors", tmp_path / "net.pt2"
+    save_weights(weights, awake(LTNet(**SMALL)), {"class_path": "ltnet_pl.nets.LTNet", "init_args": settings})
+    assert main(["export", str(weights), str(path), "--to", "torch"]) == 0
+    assert capsys.readouterr().out.count("differs by at most") == 5
+    files = {"ltnet_pl.json": ""}
+    program = torch.export.load(path, extra_files=files).module()
+    about = json.loads(files["ltnet_pl.json"])
+    assert about["inputs"] == "image, depth, light, present"
+    assert about["temperatures"].startswith("2500-6500 K by the network")
+    assert 0 <= float(about["mean_difference"]) <= float(about["largest_difference"]) < 1e-2
+    assert about["checked_sizes"] == "96x128, 128x128, 200x137, 256x256, 300x280"
+    plain = KINDS["direct"](load_weights(weights))
+    for kelvin in (3800.0, 9000.0):
+        image, depth, _, present = example("direct", (90, 151))
+        inputs = (image, depth, torch.tensor([[250.0, kelvin]]), present)
+        torch.testing.assert_close(program(*inputs), plain(*inputs), rtol=0, atol=2e-3)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ltnet_pl import InputError
-from ltnet_pl.photo import write_orbit
+from ltnet_pl.photo import orbit, write_orbit
 
 
 def turn(count=6, height=64, width=80):
@@ -117,3 +117,38 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"a\.mp4: MP4 needs PyAV.*pip install 'ltnet_pl\[photo\]', or name a \.webp or \.gif"):
         write_orbit(tmp_path / "a.mp4", turn())
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_more_pixels_than_are_held_are_refused_as_they_come(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(orbit, "HELD", 3 * 64 * 80)
+    with pytest.raises(InputError, match=r"has 4 frames of 64 x 80 pixels, which are held in memory together; .* --size 69, or"):
+        write_orbit(tmp_path / f"a{suffix}", iter(turn()))
+    assert not list(tmp_path.iterdir())
+    write_orbit(tmp_path / f"a{suffix}", turn(3))
+
+
+def test_alpha_of_another_form_is_refused(tmp_path):
+    for alpha in (np.zeros((64, 79), np.uint8), np.zeros((64, 80), np.uint16)):
+        with pytest.raises(ValueError, match=r"alpha is .*; expected \(64, 80\) uint8 like the frames"):
+            write_orbit(tmp_path / "a.webp", turn(), alpha=alpha)
+
+
+def test_every_frame_of_a_webp_has_the_alpha(tmp_path):
+    slope = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8), (64, 80))
+    box = np.zeros((64, 80), np.uint8)
+    box[10:50, 20:70] = 255
+    for alpha in (slope, box):
+        write_orbit(tmp_path / "a.webp", turn(), overwrite=True, alpha=np.ascontiguousarray(alpha))
+        with Image.open(tmp_path / "a.webp") as image:
+            assert image.n_frames == 6
+            for number in range(6):
+                image.seek(number)
+                assert np.array_equal(np.asarray(image.convert("RGBA"))[..., 3], alpha)
+
+
+def test_a_profile_that_cannot_be_used_is_left_aside(tmp_path):
+    write_orbit(tmp_path / "plain.gif", turn())
+    with pytest.warns(UserWarning, match=r"a\.gif: the colour profile cannot be used .*; its colours are taken for sRGB"):
+        write_orbit(tmp_path / "a.gif", turn(), profile=b"no profile at all")
+    assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "plain.gif").read_bytes()

@@ -1,11 +1,14 @@
 """Depth that was rounded: known answers on a plane with a box, and what holds for any depth."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ltnet_pl.photo import rounding
 from ltnet_pl.photo.rounding import step_of, unrounded
 
 
@@ -79,3 +82,46 @@ def test_a_plane_stays_a_plane():
     depth = (np.arange(64, dtype=np.float32)[:, None] + 2 * np.arange(80, dtype=np.float32)) + 1
     smooth = unrounded(depth, 1.0)
     np.testing.assert_allclose(smooth[12:-12, 12:-12], depth[12:-12, 12:-12], atol=1e-3)
+
+
+def test_bands_leave_no_trace(monkeypatch):
+    """A depth of many bands is what it is as one."""
+    depth, _ = plane_with_a_box(300, 400)
+    depth[140:150, ::7] = 0
+    rounded = np.round(depth * 51).astype(np.float32)
+    found = []
+    for rows in (8, 64, 1000):
+        monkeypatch.setattr(rounding, "_ROWS", rows)
+        for step in (1.0, 1 / 51):
+            assert step_of((rounded * step).astype(np.float32)) == pytest.approx(step, rel=1e-6)
+        found.append(unrounded(rounded, 1.0))
+    assert np.abs(found[2] - rounded).max() > 0.4
+    for one in found[:2]:
+        np.testing.assert_allclose(one, found[2], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [1.0, 1 / 255])
+def test_memory_is_the_result_and_a_few_bands(step):
+    rows, columns = np.mgrid[0:4096, 0:256].astype(np.float32)
+    depth = ((1 + np.round(rows / 32 + columns / 16)) * step).astype(np.float32)
+    tracemalloc.start()
+    try:
+        found = step_of(depth)
+        smooth = unrounded(depth, found)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == pytest.approx(step, rel=1e-3)
+    assert smooth.nbytes < peak < 2 * depth.nbytes
+
+
+def test_what_is_not_rounded_is_given_up_early():
+    """Depths of measuring devices: no list of all their values is made."""
+    depth = np.random.default_rng(0).uniform(1, 2, (4096, 256)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        assert step_of(depth) is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < depth.nbytes / 2

@@ -4,6 +4,7 @@ python onnx_relight.py LTNET.onnx PHOTO DEPTH.npy OUT.png AZIMUTH KELVIN
 
 DEPTH.npy: planar depth of the photograph's height and width, larger is farther, 0 = background, any scale.
 AZIMUTH: where the light shall come from: 0 from behind the scene, 90 from the right, 180 from behind the camera.
+KELVIN: its colour temperature, 1000 to 20000; the network itself knows 2500 to 6500, beyond it the file changes the colour alone.
 """
 
 import sys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import logging
 import time
 import warnings
@@ -19,10 +20,10 @@ from torch import Tensor
 from ltnet_pl import InputError, __version__
 from ltnet_pl.experiment import read_checkpoint
 from ltnet_pl.export.check import Difference, compare, refuse
-from ltnet_pl.export.operators import simplify, translations
-from ltnet_pl.export.plain import KINDS, LARGEST, SMALLEST, LightKind, Plain, example
+from ltnet_pl.export.operators import simplify, translations, with_equal_bounds
+from ltnet_pl.export.plain import BODIES, KINDS, LARGEST, SMALLEST, TRAINED, LightKind, Plain, example
 from ltnet_pl.files import atomic_write
-from ltnet_pl.weights import checkpoint_of, load_net, save_weights, spec_of
+from ltnet_pl.weights import WEIGHTS, checkpoint_of, load, save_weights, spec_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -35,6 +36,9 @@ OPSETS = (18, 23)
 
 OPSET = 20
 """The one that is used unless another is asked for."""
+
+ABOUT = "ltnet_pl.json"
+"""What a .pt2 file calls that which it says of itself: the same as an ONNX file's metadata."""
 
 TRACED = (200, 136)
 """Height and width of the image that is traced; any other would give the same graph."""
@@ -56,7 +60,7 @@ def export(
     written. Tracing takes some minutes.
 
     Args:
-        run: Run folder (its best checkpoint, else its last) or a checkpoint.
+        run: Run folder (its best checkpoint, else its last), a checkpoint, or a safetensors file, as the package holds one.
         out: File to write.
         to: onnx; torch: a .pt2 file of torch.export; safetensors: weights, class and settings.
         light: How a file is told the wanted light: direct (azimuth and kelvin) or guide (an image).
@@ -72,9 +76,11 @@ def export(
     _check_flags(path, to, light, opset, half, overwrite)
     if light not in KINDS:
         raise InputError(f"--light is {light!r}; expected one of {', '.join(get_args(LightKind))}: correct it")
-    checkpoint = checkpoint_of(run)
-    net = load_net(checkpoint)
+    if to == "safetensors" and Path(run).suffix == WEIGHTS:
+        raise InputError(f"{run}: is a safetensors file already; expected a run or a checkpoint with --to safetensors: copy it")
+    net = load(run)
     if to == "safetensors":
+        checkpoint = checkpoint_of(run)
         save_weights(path, net, spec_of(checkpoint, read_checkpoint(checkpoint)), half)
         _say(path)
         return
@@ -84,14 +90,10 @@ def export(
     with quiet():
         program = trace(plain, light)
         print(f"traced in {time.monotonic() - begun:.0f} s", flush=True)
-        content = onnx_file(plain, program, light, opset, verify, out) if to == "onnx" else None
-    if content is None:
-        if verify:
-            module = program.module()
-            refuse(out, compare(plain, lambda inputs: module(*inputs), _maker(plain, light)))
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer, extra_files={"ltnet_pl.txt": _about(plain, light)["ltnet_pl"]})
-        content = buffer.getvalue()
+        if to == "onnx":
+            content = onnx_file(plain, program, light, opset, verify, out)
+        else:
+            content = torch_file(plain, program, light, verify, out)
     with atomic_write(path) as file:
         file.write(content)
     _say(path)
@@ -139,10 +141,27 @@ def onnx_file(plain: Plain, program: ExportedProgram, light: LightKind, opset: i
     return content
 
 
+def torch_file(plain: Plain, program: ExportedProgram, light: LightKind, verify: bool, out: str) -> bytes:
+    """A file of torch.export of a traced network, with `ABOUT` beside it.
+
+    Raises:
+        InputError: If it differs from the network.
+    """
+    about = _about(plain, light)
+    if verify:
+        module = program.module()
+        found = compare(plain, lambda inputs: module(*inputs), _maker(plain, light))
+        refuse(out, found)
+        about |= _measured(found)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(about, indent=1)})
+    return buffer.getvalue()
+
+
 def onnx_model(program: ExportedProgram, names: Sequence[str], opset: int) -> ModelProto:
     """A traced network, which returns one image, in the form of ONNX."""
     made = torch.onnx.export(
-        program,
+        with_equal_bounds(program),
         (),
         dynamo=True,
         opset_version=opset,
@@ -187,13 +206,16 @@ def _maker(plain: Plain, light: LightKind) -> Callable[..., tuple[Tensor, ...]]:
 
 def _about(plain: Plain, light: LightKind) -> dict[str, str]:
     """What a file says of itself."""
-    return {
+    about = {
         "ltnet_pl": __version__,
         "net": type(plain.net).__name__,
         "light": light,
         "inputs": ", ".join(plain.names),
         "sides": f"{SMALLEST}-{LARGEST} pixels",
     }
+    if light == "direct":
+        about["temperatures"] = f"{TRAINED[0]:g}-{TRAINED[1]:g} K by the network, {BODIES[0]:g}-{BODIES[1]:g} K by black bodies"
+    return about
 
 
 def _measured(found: list[Difference]) -> dict[str, str]:

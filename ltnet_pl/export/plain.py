@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ltnet_pl import InputError
 from ltnet_pl.geometry import resampled, size_within
+from ltnet_pl.light import TEMPERATURES, planckian, to_display, to_linear
 from ltnet_pl.nets import LTNet
 
 LightKind = Literal["direct", "guide"]
@@ -19,6 +20,13 @@ SMALLEST, LARGEST = 32, 4096
 
 FRAME_SIZE = 96
 """Longer side of the depth in which shadows are looked up, as `predict` has it."""
+
+
+TRAINED = (float(TEMPERATURES[0]), float(TEMPERATURES[-1]))
+"""Kelvin that networks are trained on; the nearer end is what one is told beyond them."""
+
+BODIES = (1000.0, 20000.0)
+"""Kelvin to which black bodies do the rest; the nearer end is taken beyond them."""
 
 
 class Plain(nn.Module):
@@ -48,8 +56,8 @@ class Plain(nn.Module):
         Args:
             image: ``(1, 3, H, W)``, display-encoded, in [0, 1].
             depth: ``(1, 1, H, W)``, planar, larger is farther, 0 = background, any scale; zeros where there is none.
-            present: The image's light ``(1, 2)``: azimuth in degrees and kelvin.
-            wanted: The wanted one.
+            present: The image's light ``(1, 2)``: azimuth in degrees and kelvin, which is brought within `TRAINED`.
+            wanted: The wanted one, within `TRAINED`.
             guide: ``guide`` ``(1, 3, h, w)`` and ``guide_depth`` ``(1, 1, h, w)``, if there is a guide.
 
         Returns:
@@ -58,7 +66,7 @@ class Plain(nn.Module):
         unknown, whole = image.new_full((1, 2), math.nan), image.new_tensor([[0.0, 0.0, 1.0, 1.0]])
         frame = resampled(depth, size_within(depth.shape[-2:], FRAME_SIZE))
         batch = {"input": image, "depth": depth, "frame_depth": frame, "crop": whole, "camera": unknown, "rig": unknown}
-        batch |= {"input_light": present, "target_light": wanted, **guide}
+        batch |= {"input_light": _within(present, TRAINED), "target_light": wanted, **guide}
         if guide:
             batch["guide_crop"] = whole
         relit: Tensor = self.net(batch)["relit"]
@@ -66,13 +74,21 @@ class Plain(nn.Module):
 
 
 class Direct(Plain):
-    """The wanted light is given as numbers."""
+    """The wanted light is given as numbers.
+
+    Outside `TRAINED` the network brings the nearer end, and the ratio of the two black bodies' colours the rest, as the command
+    ``relight`` has it.
+    """
 
     names = ("image", "depth", "light", "present")
 
     def forward(self, image: Tensor, depth: Tensor, light: Tensor, present: Tensor) -> Tensor:
         """Relit image ``(1, 3, H, W)``; see `relight`."""
-        return self.relight(image, depth, present, light)
+        known, asked = _within(light, TRAINED), _within(light, BODIES)
+        relit = self.relight(image, depth, present, known)
+        rest = planckian(asked[:, 1]) / planckian(known[:, 1]).clamp(min=0.02)
+        finished = to_display(to_linear(relit) * rest[:, :, None, None]).clamp(0, 1)
+        return torch.where((asked == known)[:, 1, None, None, None], relit, finished)
 
 
 class Guided(Plain):
@@ -100,6 +116,14 @@ class Guided(Plain):
 
 KINDS: dict[LightKind, type[Plain]] = {"direct": Direct, "guide": Guided}
 """The function of each kind of light."""
+
+
+def _within(light: Tensor, kelvin: tuple[float, float]) -> Tensor:
+    """A light ``(1, 2)`` with its temperature brought within bounds; NaN stays."""
+    low, high = (torch.full_like(light, value) for value in kelvin)
+    # not clamp, which in a file need not keep NaN
+    near = torch.where(light < low, low, torch.where(light > high, high, light))
+    return torch.cat([light[:, :1], near[:, 1:]], dim=1)
 
 
 def example(

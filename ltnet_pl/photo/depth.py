@@ -25,7 +25,9 @@ _ROW_VALID, _ROWS_VALID = 0.25, 0.5
 _SAMPLES = 256  # rows and columns that the judgement looks at, at most
 
 
-def read_depth(path: Path, photo_size: tuple[int, int], inverse: bool = False) -> NDArray[np.float32]:
+def read_depth(
+    path: Path, photo_size: tuple[int, int], inverse: bool = False, flag: str = "--inverse_depth"
+) -> NDArray[np.float32]:
     """The depth of a photograph, at the file's own resolution; `geometry.resampled` brings it to another.
 
     Values are planar depth up to any positive scale, larger is farther, and 0 is background; with `inverse`, they are its
@@ -45,6 +47,7 @@ def read_depth(path: Path, photo_size: tuple[int, int], inverse: bool = False) -
         photo_size: Height and width of the photograph, upright. The depth may be of another size, but of one shape with it: one
             of its sides scaled as the other, to the nearest pixel.
         inverse: Whether the file holds inverse depth.
+        flag: How a user says so, for the warning.
 
     Returns:
         ``(h, w)`` float32, finite, larger is farther, 0 is background.
@@ -73,7 +76,7 @@ def read_depth(path: Path, photo_size: tuple[int, int], inverse: bool = False) -
     if inverse:
         depth = _reciprocal(path, depth)
     if looks_inverted(depth):
-        remedy = "leave out --inverse_depth" if inverse else "give --inverse_depth"
+        remedy = f"{'leave out' if inverse else 'give'} {flag}"
         warnings.warn(f"{path}: the depth looks inverted, its ground runs away from the horizon: {remedy}", stacklevel=2)
     return depth
 

@@ -67,6 +67,11 @@ class Photo:
         """Height and width in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    @property
+    def transparent(self) -> bool:
+        """Whether any pixel is not opaque."""
+        return self.alpha is not None and bool((self.alpha != np.iinfo(self.alpha.dtype).max).any())
+
 
 def read_photo(path: Path) -> Photo:
     """A PNG or JPEG as cameras, phones and editors write it; the content decides, not the name.
@@ -127,17 +132,30 @@ def write_photo(path: Path, photo: Photo, overwrite: bool = False) -> None:
     """
     path = Path(path)
     check_output(path, SUFFIXES, overwrite)
+    check_kept(path, photo)
     if path.suffix.lower() == ".png":
         store(path, _deep_png(photo) if photo.pixels.dtype == np.uint16 else _shallow_png(photo))
         return
-    if photo.alpha is not None and (photo.alpha != np.iinfo(photo.alpha.dtype).max).any():
-        raise InputError(
-            f"{path}: a JPEG cannot keep the transparency of {photo.path}; expected .png: give the result that suffix"
-        )
     buffer = BytesIO()
     # subsampling 0: colour edges as sharp as brightness
     Image.fromarray(eight_bit(photo.pixels)).save(buffer, "JPEG", quality=_QUALITY, subsampling=0, icc_profile=photo.profile)
     store(path, buffer.getvalue())
+
+
+def check_kept(path: Path, photo: Photo) -> None:
+    """Refuse a file that could not keep what a photograph carries, for instance before it is relit.
+
+    Args:
+        path: File that is to be written; its suffix says what it will be.
+        photo: The photograph.
+
+    Raises:
+        InputError: If a photograph with transparent pixels was to become a JPEG.
+    """
+    if Path(path).suffix.lower() != ".png" and photo.transparent:
+        raise InputError(
+            f"{path}: a JPEG cannot keep the transparency of {photo.path}; expected .png: give the result that suffix"
+        )
 
 
 def eight_bit(pixels: Pixels) -> NDArray[np.uint8]:

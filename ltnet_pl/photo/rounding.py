@@ -12,6 +12,7 @@ _FLOAT = 2.5e-7  # how far, as a share of the largest, values may lie off an eve
 _FLAT, _EDGES = 0.05, 0.01  # least shares of neighbours that are equal, and a step apart, along both axes
 _WIDEST = 96  # the first blur reaches 1 / 96 of the longer side
 _TIMES = 4  # blurs of each width
+_ROWS = 256  # of a band: what is computed on the way to a result is no larger, whatever the image; no blur reaches as far
 
 
 def step_of(depth: NDArray[np.float32]) -> float | None:
@@ -23,8 +24,8 @@ def step_of(depth: NDArray[np.float32]) -> float | None:
     Args:
         depth: ``(h, w)``, 0 is background.
     """
-    found = np.unique(depth[depth > 0]).astype(np.float64)
-    if len(found) < _FEWEST:
+    found = _values(depth)
+    if found is None or len(found) < _FEWEST:
         return None
     places = found - found[0]
     if not (found % 1).any():
@@ -35,13 +36,29 @@ def step_of(depth: NDArray[np.float32]) -> float | None:
     return step if step is not None and _FEWEST <= places[-1] / step <= _MOST else None
 
 
+def _values(depth: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """The values above 0, in order; None where there are more than there are steps at most."""
+    found = np.empty(0, np.float32)
+    for top in range(0, len(depth), _ROWS):
+        band = depth[top : top + _ROWS]
+        found = np.union1d(found, band[band > 0])
+        if len(found) > _MOST + 1:
+            return None
+    return found.astype(np.float64)
+
+
 def _terraced(depth: NDArray[np.float32], step: float) -> bool:
     """Whether neighbours are equal, and a step apart, often enough."""
     for axis in (0, 1):
-        lines = np.moveaxis(depth, axis, 0)
-        apart = np.abs(np.diff(lines, axis=0))[(lines[1:] > 0) & (lines[:-1] > 0)]
-        equal = apart < step / 2
-        if not len(apart) or equal.mean() < _FLAT or (~equal & (apart < 1.5 * step)).mean() < _EDGES:
+        pairs = equal = next_to = 0
+        for top in range(0, len(depth), _ROWS):
+            # the first row of the next band belongs to a pair of this one
+            lines = np.moveaxis(depth[top : top + _ROWS + 1 - axis], axis, 0)
+            apart = np.abs(np.diff(lines, axis=0))[(lines[1:] > 0) & (lines[:-1] > 0)]
+            same = apart < step / 2
+            pairs, equal = pairs + len(apart), equal + int(same.sum())
+            next_to += int((~same & (apart < 1.5 * step)).sum())
+        if not pairs or equal / pairs < _FLAT or next_to / pairs < _EDGES:
             return False
     return True
 
@@ -82,14 +99,28 @@ def unrounded(depth: NDArray[np.float32], step: float) -> NDArray[np.float32]:
     Returns:
         ``(h, w)``, nowhere more than half a step off, above 0 wherever there was depth.
     """
-    valid = (depth > 0).astype(np.float32)
-    low, high = np.maximum(depth - step / 2, depth / 2), depth + step / 2
     smooth, radius = depth.copy(), max(2, round(max(depth.shape) / _WIDEST))
     while radius:
-        window = (2 * radius + 1, 2 * radius + 1)
-        share = np.maximum(cv2.blur(valid, window, borderType=cv2.BORDER_REPLICATE), 1e-6)
         for _ in range(_TIMES):
-            mean = cv2.blur(smooth * valid, window, borderType=cv2.BORDER_REPLICATE) / share
-            smooth = np.clip(mean, low, high)
+            _blur_within(smooth, depth, step, radius)
         radius //= 2
-    return np.asarray(smooth * valid, dtype=np.float32)
+    return smooth
+
+
+def _blur_within(smooth: NDArray[np.float32], depth: NDArray[np.float32], step: float, radius: int) -> None:
+    """Blur a smoother depth, in place, and put it back to within half a step of the given one."""
+    window, above = (2 * radius + 1, 2 * radius + 1), smooth[:0]
+    for top in range(0, len(smooth), _ROWS):
+        bottom = min(top + _ROWS, len(smooth))
+        inner = slice(len(above), len(above) + bottom - top)
+        # the band and as many rows around as the blur reaches, those above as they were before
+        old = np.concatenate([above, smooth[top : bottom + radius]])
+        above = smooth[max(top, bottom - radius) : bottom].copy()
+        valid = depth[top - inner.start : bottom + radius] > 0
+        mean = cv2.blur(old, window, borderType=cv2.BORDER_REPLICATE)[inner]
+        if not valid.all():  # background is 0 in what was blurred
+            share = cv2.boxFilter(valid.astype(np.uint8), cv2.CV_32F, window, borderType=cv2.BORDER_REPLICATE)[inner]
+            mean = mean / np.maximum(share, 1e-6)
+        here = depth[top:bottom]
+        low, high = np.maximum(here - step / 2, here / 2), here + step / 2
+        smooth[top:bottom] = np.where(valid[inner], np.clip(mean, low, high), 0)

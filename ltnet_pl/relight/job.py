@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,8 +18,22 @@ from numpy.typing import NDArray
 from ltnet_pl import InputError
 from ltnet_pl.geometry import size_within
 from ltnet_pl.light import DIRECTIONS, Light, azimuth_of, direction_of
-from ltnet_pl.photo import DEPTH_MODEL, DepthEstimator, Photo, eight_bit, read_depth, read_photo, write_orbit, write_photo
-from ltnet_pl.relight.relighter import Depth, Image, Prepared, Relighter
+from ltnet_pl.photo import (
+    DEPTH_MODEL,
+    SUFFIXES,
+    DepthEstimator,
+    Photo,
+    check_frames,
+    check_kept,
+    check_orbit,
+    check_output,
+    eight_bit,
+    read_depth,
+    read_photo,
+    write_orbit,
+    write_photo,
+)
+from ltnet_pl.relight.relighter import SMALLEST, Depth, Image, Prepared, Relighter
 
 Direction = Literal["N", "NE", "E", "SE", "S", "SW", "W", "NW"]
 
@@ -54,6 +70,7 @@ def relight(
     ambient: float = 0.0,
     guide: str | None = None,
     guide_depth: str | None = None,
+    inverse_guide_depth: bool = False,
     depth: str | None = None,
     inverse_depth: bool = False,
     depth_model: str = DEPTH_MODEL,
@@ -71,6 +88,7 @@ def relight(
 
     What is not asked for stays as it is: ``--temperature 3500`` alone leaves the light where it stands. The result keeps the
     photograph's size, bits, transparency and colour profile, and lies beside it unless ``--out`` says otherwise.
+    An animation has 8 bits; WebP keeps transparency and profile.
 
     Args:
         photos: Photographs, PNG or JPEG, 64 to 8192 pixels along each side.
@@ -81,6 +99,7 @@ def relight(
         ambient: Share of light from everywhere, 0 to 1.
         guide: Image whose light is wanted, in place of a direction and a temperature.
         guide_depth: Depth of the guide, a file as for --depth, or ``estimate``.
+        inverse_guide_depth: The guide's file holds inverse depth: larger is nearer.
         depth: Depth of the photograph: a file (.npy, .png of 16 bits, .exr; larger is farther, 0 is background), a folder with
             one per photograph, ``estimate`` (by a monocular model, extra ``photo``), or ``none``. By default ``<stem>.npy`` or
             ``<stem>_depth.png``, ``.exr`` beside the photograph.
@@ -99,7 +118,7 @@ def relight(
     Raises:
         InputError: If a file cannot be read or written, or flags contradict each other.
     """
-    wanted = _asked(direction, azimuth, temperature, elevation, ambient, guide, guide_depth, orbit)
+    wanted = _asked(direction, azimuth, temperature, elevation, ambient, guide, guide_depth, inverse_guide_depth, orbit)
     if not 0.0 <= strength <= 1.0:
         raise InputError(f"--strength {strength:g}: expected 0 (no change) to 1 (all of it); correct it")
     if size is not None and size < 64:
@@ -113,8 +132,10 @@ def relight(
     if len(set(targets)) < len(targets):
         raise InputError("two PHOTOs would have one result; rename one of them, or relight them one by one with --out FILE")
     for target in targets:
-        if target.exists() and not overwrite:
-            raise InputError(f"--out {target}: is there already; give --overwrite true to replace it, or another --out")
+        if orbit is not None:
+            check_orbit(target, overwrite)
+        else:
+            check_output(target, SUFFIXES, overwrite)
     with warnings.catch_warnings():
         # a line for the user, not for the programmer
         warnings.simplefilter("always", UserWarning)
@@ -122,17 +143,24 @@ def relight(
         relighter = Relighter.pretrained(device) if weights is None else Relighter.from_run(weights, device)
         # loaded once for all photographs
         model = DepthEstimator(depth_model, device) if "estimate" in (depth, guide_depth) else None
-        by = None if guide is None else _guide(Path(guide), guide_depth, model)
+        by = None if guide is None else _guide(Path(guide), guide_depth, inverse_guide_depth, model)
         for file, target in zip(files, targets, strict=True):
             begin = time.perf_counter()
             photo = read_photo(file)
+            sized = _sized(photo, size)
+            if orbit is not None:
+                check_frames(target, sized.size, orbit)
+            else:
+                check_kept(target, sized)
             found = _depth(file, photo, depth, inverse_depth, several, model, moves)
-            photo = _sized(photo, size)
+            photo = sized
             prepared = relighter.prepare(photo.pixels, found, known)
             there = prepared.present
             print(f"{file}: light {'read' if known is None else 'given'} as {_said(there)}")
             if orbit is not None:
-                write_orbit(target, _turning(prepared, wanted.light(there), orbit, strength), overwrite=overwrite)
+                alpha = None if photo.alpha is None else eight_bit(photo.alpha)
+                frames = _turning(prepared, wanted.light(there), orbit, strength)
+                write_orbit(target, frames, overwrite=overwrite, alpha=alpha, profile=photo.profile)
             else:
                 if by is None:
                     relit = prepared.relight(wanted.light(there), strength)
@@ -163,6 +191,7 @@ def _asked(
     ambient: float,
     guide: str | None,
     guide_depth: str | None,
+    inverse_guide_depth: bool,
     orbit: int | None,
 ) -> Wanted:
     """The wanted light of the flags."""
@@ -174,8 +203,9 @@ def _asked(
             f"--guide {guide} is given together with a light (--direction, --azimuth, --temperature, --elevation, --ambient or "
             "--orbit); expected one or the other: leave the light out, it is read off the guide"
         )
-    if guide is None and guide_depth is not None:
-        raise InputError(f"--guide_depth {guide_depth} is given without --guide; give both")
+    if guide is None and (guide_depth is not None or inverse_guide_depth):
+        flag = "--inverse_guide_depth" if guide_depth is None else f"--guide_depth {guide_depth}"
+        raise InputError(f"{flag} is given without --guide; give both")
     if guide is None and orbit is None and not said:
         raise InputError(
             "no wanted light; expected --direction (e.g. E) or --azimuth (degrees), --temperature (kelvin), --guide (an image), "
@@ -215,11 +245,13 @@ def _mark(wanted: Wanted, guide: str | None) -> str:
 def _target(photo: Path, out: str | None, several: bool, mark: str, orbit: int | None, format: str) -> Path:
     """Where a photograph's result goes."""
     suffix = photo.suffix.lower() if orbit is None else f".{format}"
+    if orbit is None and suffix not in SUFFIXES:
+        suffix = ".png"  # the photograph is known by its content, whatever its name
     name = f"{photo.stem}{mark if orbit is None else '_orbit'}{suffix}"
     if out is None:
         return photo.with_name(name)
     path = Path(out)
-    if path.is_dir():
+    if os.path.isdir(path):  # of a name that is too long, pathlib raises
         return path / name
     if several:
         raise InputError(f"--out {out}: is no folder, and there are several PHOTOs; expected a folder: create it first")
@@ -242,16 +274,16 @@ def _depth(
         return None
     if given == "estimate" and model is not None:
         return model(photo.pixels)
-    if given is not None and Path(given).is_file():
+    if given is not None and os.path.isfile(given):
         if several:
             raise InputError(f"--depth {given}: is one file for several PHOTOs; expected a folder with one each, or estimate")
         path = Path(given)
     else:
         folder = file.parent if given is None else Path(given)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise InputError(f"--depth {given}: is no file and no folder; expected one of them, `estimate`, or `none`")
         names = [f"{file.stem}.npy", f"{file.stem}_depth.png", f"{file.stem}_depth.exr"]
-        there = [folder / name for name in names if (folder / name).is_file()]
+        there = [folder / name for name in names if os.path.isfile(folder / name)]
         if not there:
             if given is None and not moves:
                 return None  # the colour of a light can be changed without
@@ -263,14 +295,16 @@ def _depth(
     return read_depth(path, photo.size, inverse)
 
 
-def _guide(path: Path, given: str | None, model: DepthEstimator | None) -> tuple[Image, Depth | None]:
+def _guide(path: Path, given: str | None, inverse: bool, model: DepthEstimator | None) -> tuple[Image, Depth | None]:
     """A guide's pixels and its depth, if it has one."""
     photo = read_photo(path)
     if given == "estimate" and model is not None:
         return photo.pixels, model(photo.pixels)
     beside = path.with_suffix(".npy")
     file = Path(given) if given is not None else beside if beside.is_file() else None
-    return photo.pixels, None if file is None else read_depth(file, photo.size)
+    if file is None:
+        return photo.pixels, None
+    return photo.pixels, read_depth(file, photo.size, inverse, "--inverse_guide_depth")
 
 
 def _sized(photo: Photo, size: int | None) -> Photo:
@@ -279,6 +313,11 @@ def _sized(photo: Photo, size: int | None) -> Photo:
     if size is None or max(height, width) <= size:
         return photo
     new = size_within((height, width), size)
+    if min(new) < SMALLEST:
+        raise InputError(
+            f"{photo.path}: is {height} x {width} (height x width), which --size {size} makes {new[0]} x {new[1]}; expected "
+            f"sides of {SMALLEST} or more: raise --size to {math.ceil(SMALLEST * max(height, width) / min(height, width))}"
+        )
 
     def reduced(x: Image) -> Any:
         return cv2.resize(x, new[::-1], interpolation=cv2.INTER_AREA)

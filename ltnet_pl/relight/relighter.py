@@ -21,12 +21,14 @@ from ltnet_pl.light import Light, clamp_temperature, decode, light_tensor, neare
 from ltnet_pl.nets import LTNet
 from ltnet_pl.nets.fields import Window
 from ltnet_pl.nets.scene import Reading, Scene, View
-from ltnet_pl.weights import load_run, load_weights
+from ltnet_pl.weights import load
 
 Image = NDArray[np.uint8] | NDArray[np.uint16]
 Depth = NDArray[np.float32]
 
 PRETRAINED = Path(__file__).parent / "ltnet.safetensors"
+"""The weights in the package."""
+
 WORKING_SIZE = 256
 """Longer side in pixels that the interaction works at, twice that of the pictures that the weights in the package saw."""
 
@@ -41,6 +43,9 @@ HALO = 4
 
 KEPT = 4 * 1024 * 1024
 """Pixels up to which the geometry of the whole image is kept from one light to the next."""
+
+SMALLEST = 16
+"""Pixels that each side of an image must have."""
 
 _DARK = 0.02  # display values: an image whose brightest hundredth is below shows no light
 
@@ -88,8 +93,7 @@ class Relighter:
         Raises:
             InputError: If there are none, or they are of another network than LTNet.
         """
-        path = Path(path)
-        net = load_weights(path) if path.suffix == ".safetensors" else load_run(path)
+        net = load(path)
         if not isinstance(net, LTNet):
             raise InputError(f"{path}: holds a {type(net).__name__}; expected an LTNet: relight by `predict` instead")
         return cls(net, device)
@@ -309,8 +313,8 @@ def _reduced(image: Image, side: int) -> Image:
 def _check_image(image: Image, name: str) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{name} has shape {image.shape} and type {image.dtype}; expected (H, W, 3) of uint8 or uint16")
-    if min(image.shape[:2]) < 16:
-        raise InputError(f"{name} has {image.shape[0]} x {image.shape[1]} pixels; expected 16 or more along each side")
+    if min(image.shape[:2]) < SMALLEST:
+        raise InputError(f"{name} has {image.shape[0]} x {image.shape[1]} pixels; expected {SMALLEST} or more along each side")
 
 
 def _check_light(image: Image, name: str) -> None:
