@@ -128,22 +128,6 @@ def test_memory_is_that_of_the_last_pictures(studio, tmp_path):
     assert list(studio._ready) == [pictures[3], pictures[0]]
 
 
-def test_old_files_go_and_used_ones_stay(relighter, tmp_path):
-    import os
-
-    studio = Studio(relighter, SIMPLE, tmp_path, preview=64, kept=1, disk_mb=0.1)
-    paths = [saved(tmp_path / f"{index}.png", seed=index) for index in range(4)]  # 35 KB each
-    for age, path in enumerate(reversed(paths)):
-        os.utime(path, (1e9 - age, 1e9 - age))
-    picture = studio.open(paths[0])  # the oldest, used just now
-    assert [path.exists() for path in paths] == [True, False, True, True]
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.png")) < 0.1 * 2**20
-    paths[0].unlink()
-    studio.open(paths[3])
-    with pytest.raises(InputError, match=r"^0\.png: is no longer here"):
-        studio.preview(picture, E)
-
-
 def test_a_text_with_the_name_of_a_picture(studio, tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("no picture")
