@@ -60,6 +60,14 @@ def write_turn(path, frames):
     first.save(path, save_all=True, append_images=rest, duration=80, loop=0)
 
 
+def durations(image):
+    """Milliseconds that each frame of a moving picture lasts; frames that look alike are stored as one."""
+    for frame in range(image.n_frames):
+        image.seek(frame)
+        image.load()
+        yield image.info["duration"]
+
+
 def estimate(pixels):
     height, width = pixels.shape[:2]
     return np.repeat(np.linspace(2, 1, height, dtype=np.float32)[:, None], width, axis=1)

@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from demo_page import ESTIMATING, SIMPLE, free_port, small_relighter
+from demo_page import ESTIMATING, SIMPLE, durations, free_port, small_relighter
 from PIL import Image
 
 from ltnet_pl import InputError
@@ -44,13 +44,6 @@ def saved(path, height=90, width=128, seed=0):
     pixels = np.random.default_rng(seed).integers(60, 250, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
-
-
-def durations(image):
-    for frame in range(image.n_frames):
-        image.seek(frame)
-        image.load()
-        yield image.info["duration"]
 
 
 def depth_of(path, height=90, width=128):

@@ -242,7 +242,7 @@ class Studio:
                 warnings.simplefilter("always", UserWarning)
                 photo = self._photo(picture.photo)
                 depth = self._depth(picture, photo.pixels.shape[:2])
-            notes = tuple(_renamed(str(warning.message), *_paths(picture)) for warning in caught)
+            notes = tuple(dict.fromkeys(_renamed(str(warning.message), *_paths(picture)) for warning in caught))
             small = self._small(photo.pixels)
             seen = None if depth is None else depth_picture(_within(depth, self.preview_side, cv2.INTER_NEAREST))
             known = Ready(self.relighter.prepare(small, depth), seen, notes)
@@ -321,6 +321,13 @@ NO_ESTIMATE = (
 )
 
 
+NEARER = "In this file, larger numbers are nearer"
+"""The box that a visitor ticks for a file of inverse depth."""
+
+SAID = {"give --inverse_depth": f'tick "{NEARER}"', "leave out --inverse_depth": f'do not tick "{NEARER}"'}
+"""What the readers tell people on the command line, as the page says it."""
+
+
 def depth_picture(depth: Depth) -> Preview:
     """A depth as a grey picture: near is bright, and background, which has none, is black."""
     near = np.zeros_like(depth)
@@ -338,8 +345,11 @@ def _paths(picture: Picture) -> tuple[Path, Path | None]:
 
 
 def _renamed(text: str, *paths: Path | None) -> str:
+    """What a reader says, in words that the page has: a file's name without its place, and the box for a flag."""
     for path in filter(None, paths):
         text = text.replace(str(path), path.name)
+    for flag, box in SAID.items():
+        text = text.replace(flag, box)
     return text
 
 
