@@ -138,6 +138,24 @@ def test_a_photograph_of_too_few_pixels(studio, tmp_path):
         studio.open(tmp_path / "strip.png")
 
 
+@pytest.mark.parametrize(("size", "text"), [((64, 4096), "64 x 4096"), ((2200, 64), "2200 x 64")])
+def test_a_strip_is_refused_with_what_to_do(relighter, tmp_path, size, text):
+    path = tmp_path / "strip.png"
+    Image.fromarray(np.full((*size, 3), 128, np.uint8)).save(path)
+    studio = Studio(relighter, readers(), tmp_path)
+    message = rf"^strip\.png: is {text} \(height x width\), too narrow .* at most 32 times the shorter: cut a part out of it$"
+    for call in (studio.open, studio.light_of):
+        with pytest.raises(InputError, match=message):
+            call(path)
+
+
+def test_a_strip_of_32_to_1_is_relit(relighter, tmp_path):
+    path = tmp_path / "strip.png"
+    Image.fromarray(np.tile(PIXELS[:64], (1, 16, 1))).save(path)
+    studio = Studio(relighter, readers(), tmp_path)
+    assert studio.preview(studio.open(path), W)[1].shape == (16, 512, 3)
+
+
 def test_exif_that_cannot_be_read_is_said(studio, tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "odd.jpg", exif=b"Exif\0\0no TIFF at all")
     (note,) = studio.ready(studio.open(tmp_path / "odd.jpg")).notes

@@ -38,6 +38,9 @@ DISK_MB = 1024
 FRAMES = 24
 """Pictures of one turn of the light."""
 
+NARROWEST = 16
+"""Pixels that the shorter side of a preview must have, for the network."""
+
 ESTIMATED_SIDE = 1024
 """Longer side in pixels that depth is estimated at."""
 
@@ -243,7 +246,7 @@ class Studio:
                 photo = self._photo(picture.photo)
                 depth = self._depth(picture, photo.pixels.shape[:2])
             notes = tuple(dict.fromkeys(_renamed(str(warning.message), *_paths(picture)) for warning in caught))
-            small = self._small(photo.pixels)
+            small = self._small(photo.pixels, picture.photo)
             seen = None if depth is None else depth_picture(_within(depth, self.preview_side, cv2.INTER_NEAREST))
             known = Ready(self.relighter.prepare(small, depth), seen, notes)
             self._ready[picture] = known
@@ -260,10 +263,16 @@ class Studio:
         return prepared.relight_by(self._guide(wanted.guide), None, wanted.strength)
 
     def _guide(self, path: Path) -> Preview:
-        return self._small(self._photo(path).pixels)
+        return self._small(self._photo(path).pixels, path)
 
-    def _small(self, pixels: Pixels) -> Preview:
+    def _small(self, pixels: Pixels, path: Path) -> Preview:
         """For the screen: few pixels, of 8 bits."""
+        height, width = pixels.shape[:2]
+        if min(size_within((height, width), self.preview_side)) < NARROWEST <= min(height, width):
+            raise InputError(
+                f"{path}: is {height} x {width} (height x width), too narrow for its preview; expected a longer side of at most "
+                f"{self.preview_side // NARROWEST} times the shorter: cut a part out of it"
+            )
         small: Pixels = _within(pixels, self.preview_side)
         return np.round(small / (1 if small.dtype == np.uint8 else 257)).astype(np.uint8)
 
