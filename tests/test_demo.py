@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 
 import numpy as np
 import pytest
-from demo_page import ESTIMATING, SIMPLE, durations, free_port, small_relighter
+from demo_page import ESTIMATING, ROOT, SIMPLE, durations, free_port, small_relighter
 from PIL import Image
 
 from ltnet_pl import InputError
@@ -18,8 +19,9 @@ from ltnet_pl.cli import COMMANDS, main
 from ltnet_pl.demo import serve
 from ltnet_pl.demo.examples import examples
 from ltnet_pl.demo.lights import Wanted, light_from, said, usual_elevation
-from ltnet_pl.demo.studio import Picture, Studio, depth_picture
+from ltnet_pl.demo.studio import DISK_MB, FRAMES, KEPT, NARROWEST, PREVIEW, Picture, Studio, depth_picture
 from ltnet_pl.light import Light
+from ltnet_pl.photo import MAX_SIDE, MIN_SIDE
 
 E, W = Wanted(Light(90, 4500)), Wanted(Light(270, 3000))
 
@@ -216,6 +218,22 @@ def test_examples_can_be_opened(relighter, tmp_path):
     studio = Studio(relighter, SIMPLE, tmp_path, preview=64)
     for example in examples():
         assert studio.ready(studio.with_depth(Picture(example.photo), example.depth)).depth.shape == (64, 64)
+
+
+def test_the_documentation_tells_the_limits():
+    text = (ROOT / "docs" / "howto" / "demo.md").read_text()
+    given = {name: known.default for name, known in inspect.signature(serve.demo).parameters.items()}
+    rows = [
+        f"| {given['max_mb']} MiB | `--max_mb` |",
+        f"| {given['max_megapixels']:g} million, read off its header | `--max_megapixels` |",
+        f"| {MIN_SIDE} to {MAX_SIDE} pixels, the longer at most {PREVIEW // NARROWEST} times the shorter |",
+        f"| {KEPT}, some 35 MB each |",
+        f"| {DISK_MB / 1024:g} GiB of uploads",
+        f"{PREVIEW} pixels along its longer side",
+        f"{FRAMES} previews as a moving picture",
+        f"open http://{given['host']}:{given['port']}",
+    ]
+    assert not [row for row in rows if row not in text]
 
 
 def test_the_command_is_listed():

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from demo_page import WARNS, served
+from demo_page import ROOT, WARNS, served
 
 from ltnet_pl.demo.studio import Studio
 
@@ -126,6 +126,7 @@ def test_the_line_is_of_32_and_the_next_is_told(tmp_path, monkeypatch):
             time.sleep(2)  # until it has left the line
             answers = [ask(url, wanted, f"visitor{number}") for number in range(36)]
             assert [status for status, _ in answers] == [200] * 32 + [503] * 4
+            assert "requests that wait | 32;" in (ROOT / "docs" / "howto" / "demo.md").read_text()
             assert all("Queue is full" in said for _, said in answers[32:])
             go.set()
     finally:
