@@ -6,6 +6,7 @@ of the page, with the weights in the package or others.
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,15 @@ from ltnet_pl.demo.serve import quiet, serve
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
 SCREENS = {"desktop": (1280, 1100), "phone": (390, 844)}
+WARNS = (
+    # Gradio 6.31 against pandas 3, when it counts how long requests wait
+    "ignore:'future.no_silent_downcasting' is deprecated",
+    "ignore:The copy keyword is deprecated",
+    # it opens event loops in threads, and closes none
+    "ignore:unclosed event loop:ResourceWarning",
+    "ignore:unclosed <socket:ResourceWarning",
+)
+"""What a page that runs warns of, as pytest's filters."""
 
 
 @dataclass
@@ -48,6 +58,14 @@ def read_depth(path, size, inverse):
 def write_turn(path, frames):
     first, *rest = (Image.fromarray(frame) for frame in frames)
     first.save(path, save_all=True, append_images=rest, duration=80, loop=0)
+
+
+def durations(image):
+    """Milliseconds that each frame of a moving picture lasts; frames that look alike are stored as one."""
+    for frame in range(image.n_frames):
+        image.seek(frame)
+        image.load()
+        yield image.info["duration"]
 
 
 def estimate(pixels):
@@ -88,6 +106,7 @@ def served(folder: Path, relighter=None, read: Readers = SIMPLE, max_mb: float =
         yield serve(page, "127.0.0.1", free_port(), max_mb)
     finally:
         page.close(verbose=False)
+        gc.collect()  # what Gradio leaves open goes here, and not in the midst of another test
 
 
 def pictures(weights: str | None, out: Path = ROOT / "docs" / "pictures") -> None:

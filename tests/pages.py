@@ -1,4 +1,4 @@
-"""What README and docs/ ask their readers to type: the commands and the code of their fenced blocks, checked or run.
+"""What README and docs/ ask their readers to type: the commands in blocks and in running text, and Python, checked or run.
 
 A command is checked by the parser that would read it: flags, types, configuration files. Files that only its reader has (a run's
 configuration, what `fit-rig` writes, a network of one's own) are stood in for.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib
+import importlib.util
 import io
 import os
 import re
 import shlex
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,10 @@ from ltnet_pl.cli import COMMANDS, flags, main
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+BY_NAME = {page.relative_to(ROOT).as_posix(): page for page in PAGES}
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:python|torchrun|srun|make|pip|wandb)\s[^`]+)`")
 RIG = {"model": {"net": {"init_args": {"rig": {"radius": 1.0, "height": 0.5}, "camera": {"fov": 45.0, "pitch": 20.0}}}}}
 SHELL = ("if", "exit", "export", "mkdir", "cd")
 OTHERS = {
@@ -44,11 +47,6 @@ class Step(NamedTuple):
 
     words: list[str]
     code: str
-
-
-def name(page):
-    """A page as tests call it."""
-    return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page, *languages):
@@ -66,6 +64,16 @@ def steps(page):
         elif language == "python":
             found.append(Step([], text))
     return found
+
+
+def inline(page):
+    """The commands of a page's running text; one that is broken over lines is one."""
+    return [Step(shlex.split(text), "") for text in INLINE.findall(FENCE.sub("", page.read_text()))]
+
+
+def commands(page):
+    """Every command of ours on a page, in blocks, then in running text."""
+    return [step for step in [*steps(page), *inline(page)] if ours(step.words) is not None]
 
 
 def ours(words):
@@ -92,6 +100,10 @@ def check_command(words):
     program, *rest = words
     if program == "pip":
         check_pip(rest)
+    elif program == "python" and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1]), f"there is no module {rest[1]}"
+    elif program == "python":
+        assert (ROOT / rest[0]).is_file(), f"{rest[0]} is not in the repository"
     elif program == "make":
         targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
         assert set(rest) <= set(targets), f"make has no target {rest}"
@@ -104,7 +116,7 @@ def check_command(words):
 def check_ours(words):
     """The same for a command of ours."""
     command, *given = words
-    if command == "--help":
+    if command in ("--help", "--version"):
         return
     assert command in COMMANDS, f"{command} is no command"
     where, _, function = COMMANDS[command].where.partition(":")
@@ -157,8 +169,8 @@ def stand_in(folder, page):
     for part in ("experiments", "sweeps"):
         (folder / part).symlink_to(ROOT / part)
     (folder / "rig.yaml").write_text(yaml.safe_dump(RIG))
-    for step in steps(page):
-        if "fit-rig" in step.words:
+    for step in commands(page):
+        if "fit-rig" in step.words and "--out" in step.words:
             (folder / step.words[step.words.index("--out") + 1]).write_text(yaml.safe_dump(RIG))
         for config in step.words:
             if re.fullmatch(r"runs/\w+(/\w+)*/config\.yaml", config):
@@ -171,6 +183,18 @@ def write_network(folder):
     page = DOCS / "howto" / "own_network.md"
     (folder / "my_package.py").write_text(blocks(page, "python")[0])
     (folder / "mine.yaml").write_text(blocks(page, "yaml")[0])
+
+
+@contextmanager
+def own_network(folder):
+    """`write_network`, whose module Python finds within the block."""
+    write_network(folder)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("my_package", None)  # other tests want one that is not there
 
 
 def run(step, few=None):
@@ -188,7 +212,10 @@ def run(step, few=None):
         if step.code:
             exec(step.code, {"__name__": "__main__"})
         elif (mine := ours(step.words)) is not None:
-            status = main([*mine, *(few or {}).get(mine[0], [])])
+            try:
+                status = main([*mine, *(few or {}).get(mine[0], [])])
+            except SystemExit as end:  # what only prints
+                status = end.code or 0
             assert status == 0, f"{shlex.join(step.words)} ended with {status}, see above"
         else:
             assert step.words[0] == "mkdir", f"{step.words} is not run by tests"

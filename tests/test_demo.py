@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 
 import numpy as np
 import pytest
-from demo_page import ESTIMATING, SIMPLE, free_port, small_relighter
+from demo_page import ESTIMATING, ROOT, SIMPLE, durations, free_port, small_relighter
 from PIL import Image
 
 from ltnet_pl import InputError
@@ -18,8 +19,9 @@ from ltnet_pl.cli import COMMANDS, main
 from ltnet_pl.demo import serve
 from ltnet_pl.demo.examples import examples
 from ltnet_pl.demo.lights import Wanted, light_from, said, usual_elevation
-from ltnet_pl.demo.studio import Picture, Studio, depth_picture
+from ltnet_pl.demo.studio import DISK_MB, FRAMES, KEPT, NARROWEST, PREVIEW, Picture, Studio, depth_picture
 from ltnet_pl.light import Light
+from ltnet_pl.photo import MAX_SIDE, MIN_SIDE
 
 E, W = Wanted(Light(90, 4500)), Wanted(Light(270, 3000))
 
@@ -44,13 +46,6 @@ def saved(path, height=90, width=128, seed=0):
     pixels = np.random.default_rng(seed).integers(60, 250, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
-
-
-def durations(image):
-    for frame in range(image.n_frames):
-        image.seek(frame)
-        image.load()
-        yield image.info["duration"]
 
 
 def depth_of(path, height=90, width=128):
@@ -126,22 +121,6 @@ def test_memory_is_that_of_the_last_pictures(studio, tmp_path):
     assert list(studio._ready) == pictures[2:]
     studio.preview(pictures[0], E)  # one that was let go is read again
     assert list(studio._ready) == [pictures[3], pictures[0]]
-
-
-def test_old_files_go_and_used_ones_stay(relighter, tmp_path):
-    import os
-
-    studio = Studio(relighter, SIMPLE, tmp_path, preview=64, kept=1, disk_mb=0.1)
-    paths = [saved(tmp_path / f"{index}.png", seed=index) for index in range(4)]  # 35 KB each
-    for age, path in enumerate(reversed(paths)):
-        os.utime(path, (1e9 - age, 1e9 - age))
-    picture = studio.open(paths[0])  # the oldest, used just now
-    assert [path.exists() for path in paths] == [True, False, True, True]
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.png")) < 0.1 * 2**20
-    paths[0].unlink()
-    studio.open(paths[3])
-    with pytest.raises(InputError, match=r"^0\.png: is no longer here"):
-        studio.preview(picture, E)
 
 
 def test_a_text_with_the_name_of_a_picture(studio, tmp_path):
@@ -239,6 +218,22 @@ def test_examples_can_be_opened(relighter, tmp_path):
     studio = Studio(relighter, SIMPLE, tmp_path, preview=64)
     for example in examples():
         assert studio.ready(studio.with_depth(Picture(example.photo), example.depth)).depth.shape == (64, 64)
+
+
+def test_the_documentation_tells_the_limits():
+    text = (ROOT / "docs" / "howto" / "demo.md").read_text()
+    given = {name: known.default for name, known in inspect.signature(serve.demo).parameters.items()}
+    rows = [
+        f"| {given['max_mb']} MiB | `--max_mb` |",
+        f"| {given['max_megapixels']:g} million, read off its header | `--max_megapixels` |",
+        f"| {MIN_SIDE} to {MAX_SIDE} pixels, the longer at most {PREVIEW // NARROWEST} times the shorter |",
+        f"| {KEPT}, some 35 MB each |",
+        f"| {DISK_MB / 1024:g} GiB of uploads",
+        f"{PREVIEW} pixels along its longer side",
+        f"{FRAMES} previews as a moving picture",
+        f"open http://{given['host']}:{given['port']}",
+    ]
+    assert not [row for row in rows if row not in text]
 
 
 def test_the_command_is_listed():

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
-import threading
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import demo_page
 import numpy as np
 import pytest
-from demo_page import CHROMIUM, SIMPLE, served
+from demo_page import CHROMIUM, SIMPLE, WARNS, served
 from PIL import Image
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra dev (playwright) is not installed")
@@ -24,9 +21,7 @@ WAIT = 90_000  # milliseconds: shared machines are slow
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not shutil.which(CHROMIUM), reason=f"{CHROMIUM} is missing: apt-get install chromium"),
-    # Gradio 6.31 against pandas 3, when it counts how long requests wait
-    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated"),
-    pytest.mark.filterwarnings("ignore:The copy keyword is deprecated"),
+    *map(pytest.mark.filterwarnings, WARNS),
 ]
 
 
@@ -262,43 +257,6 @@ def test_a_phone_has_no_horizontal_scroll(browser, url):
     assert 0 <= picture["y"] < picture["y"] + picture["height"] <= dial["y"]
     assert dial["y"] + dial["height"] <= 845
     context.close()
-
-
-def test_twenty_at_once_are_answered_or_refused(url):
-    """Twenty visitors ask for an example at once, as the page does; each gets its picture or a sentence."""
-    config = json.loads(urllib.request.urlopen(f"{url}config").read())
-    wanted = next(
-        d["id"] for d in config["dependencies"] if d["targets"] and d["targets"][0][1] == "select" and len(d["outputs"]) > 9
-    )
-    answers = {}
-
-    def visit(number):
-        session = f"visitor{number}"
-        data = [90, 4500, 45, 0, 100, None, None]
-        body = {"data": data, "fn_index": wanted, "session_hash": session, "event_data": {"index": number % 3, "value": ""}}
-        request = urllib.request.Request(
-            f"{url}gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            urllib.request.urlopen(request).read()
-        except urllib.error.HTTPError as error:
-            answers[number] = ("refused", error.code, error.read().decode())
-            return
-        with urllib.request.urlopen(f"{url}gradio_api/queue/data?session_hash={session}") as stream:
-            for line in stream:
-                if b"process_completed" in line:
-                    told = json.loads(line.decode().removeprefix("data: "))
-                    answers[number] = ("answered", told["success"], json.dumps(told["output"])[:2000])
-                    return
-
-    threads = [threading.Thread(target=visit, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=300)
-    assert sorted(answers) == list(range(20))
-    for kind, said, text in answers.values():
-        assert (kind == "answered" and said is True) or (kind == "refused" and said == 503 and "Queue is full" in text), text
 
 
 def test_pictures_of_the_page(browser, url, tmp_path):

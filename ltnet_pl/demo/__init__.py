@@ -2,7 +2,7 @@
 
 Needs the extra ``demo`` (Gradio). ``studio`` holds what the page knows and computes and ``lights`` what its controls ask for,
 without Gradio; ``page`` draws it, with ``dial``, its compass; ``serve`` puts it on a port; ``inputs`` says who reads the files,
-and ``examples`` are the pictures that come along.
+``files`` keeps their folder within a size, and ``examples`` are the pictures that come along.
 """
 
 from ltnet_pl.demo.serve import demo

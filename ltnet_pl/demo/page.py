@@ -17,7 +17,7 @@ from ltnet_pl import InputError
 from ltnet_pl.demo.examples import FOLDER, examples
 from ltnet_pl.demo.inputs import Readers
 from ltnet_pl.demo.lights import COOL, FROM, STEP, WARM, Wanted, colours, light_from, said, usual_elevation
-from ltnet_pl.demo.studio import FRAMES, NO_ESTIMATE, Picture, Studio
+from ltnet_pl.demo.studio import FRAMES, NEARER, NO_ESTIMATE, Picture, Studio
 from ltnet_pl.light import DIRECTIONS
 from ltnet_pl.relight import Relighter
 
@@ -124,7 +124,7 @@ class _Page:
                 label="Depth (near is bright)", interactive=False, visible=False, height=180, buttons=[], elem_id="depth_seen"
             )
             self.depth = gr.File(label="Depth file of this picture (16-bit PNG or .npy)", height=150, elem_id="depth_file")
-            self.nearer = gr.Checkbox(label="In this file, larger numbers are nearer", value=False)
+            self.nearer = gr.Checkbox(label=NEARER, value=False)
             with gr.Row():
                 self.estimate = gr.Button("Estimate depth", size="sm", visible=self.studio.readers.estimate is not None)
                 self.no_depth = gr.Button("Go without depth", size="sm")

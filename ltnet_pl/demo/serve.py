@@ -54,11 +54,14 @@ def demo(
     check_port(host, port)
     quiet()
     from ltnet_pl.demo.inputs import readers
-    from ltnet_pl.demo.page import build
     from ltnet_pl.relight import Relighter
 
     relighter = Relighter.pretrained(device) if weights is None else Relighter.from_run(weights, device)
     with tempfile.TemporaryDirectory(prefix="ltnet_pl_demo_") as folder:
+        # Gradio makes a folder of its own beside ours if it does not find this as it is imported
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
+        from ltnet_pl.demo.page import build
+
         page = build(relighter, readers(depth_model, device), Path(folder), max_megapixels=max_megapixels)
         url = serve(page, host, port, max_mb, open_browser)
         print(f"{url} (Ctrl-C ends it)", flush=True)

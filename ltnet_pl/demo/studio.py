@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 import warnings
 from collections import OrderedDict
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ltnet_pl import InputError
+from ltnet_pl.demo.files import Files
 from ltnet_pl.demo.inputs import Depth, Pixels, Readers
 from ltnet_pl.demo.lights import Wanted
 from ltnet_pl.geometry import size_within
@@ -34,10 +33,13 @@ KEPT = 6
 """Photographs whose preview stays ready, some 35 MB each; the one that was not used for longest goes."""
 
 DISK_MB = 1024
-"""Size of the folder of uploads and results; the files that were not used for longest go."""
+"""Size of the folder of uploads, previews and results; the files that were not used for longest go."""
 
 FRAMES = 24
 """Pictures of one turn of the light."""
+
+NARROWEST = 16
+"""Pixels that the shorter side of a preview must have, for the network."""
 
 ESTIMATED_SIDE = 1024
 """Longer side in pixels that depth is estimated at."""
@@ -79,16 +81,16 @@ class Studio:
     """Opens photographs and relights them; bounded in memory and on disk.
 
     Nothing but paths is kept per visitor. The previews that were used last stay ready for anyone who comes back to them, and
-    others are read again.
+    others are read again. On disk are uploads, results, and the pictures that the page shows (a pair for each place of the lamp).
 
     Args:
         relighter: What relights.
         readers: What reads and writes files.
-        folder: Where uploads lie and results go; old files in it are removed.
+        folder: Where all of these lie; old files in it are removed.
         max_megapixels: Pixels that a photograph or a depth picture may have, in millions.
         preview: Longer side in pixels of a preview.
         kept: Previews that stay ready.
-        disk_mb: Size of the folder in MiB beyond which its oldest files go.
+        disk_mb: Size of the folder in MiB, within which those of its files stay that were used last.
     """
 
     def __init__(
@@ -102,7 +104,8 @@ class Studio:
         disk_mb: float = DISK_MB,
     ) -> None:
         self.relighter, self.readers, self.folder = relighter, readers, folder.resolve()
-        self.max_megapixels, self.preview_side, self.kept, self.disk_mb = max_megapixels, preview, kept, disk_mb
+        self.max_megapixels, self.preview_side, self.kept = max_megapixels, preview, kept
+        self.files = Files(self.folder, disk_mb)
         self._ready: OrderedDict[Picture, Ready] = OrderedDict()
         # one picture at a time, whoever asks: memory is that of one, and torch has all cores
         self._one = threading.Lock()
@@ -134,7 +137,7 @@ class Studio:
         with self._named(picture.photo), self._one:
             pixels = _within(self._photo(picture.photo).pixels, ESTIMATED_SIDE)
             depth = self.readers.estimate(pixels)
-        path = self._new(picture.photo.stem, "depth", ".npy")
+        path = self.files.new(picture.photo.stem, "depth", ".npy")
         np.save(path, depth)
         return self._taken(Picture(picture.photo, path, estimated=True))
 
@@ -153,10 +156,9 @@ class Studio:
         Raises:
             InputError: If the photograph or the guide cannot be read.
         """
-        with self._named(*_paths(picture), wanted.guide), self._one:
-            prepared = self._prepare(picture).prepared
-            before, after = prepared.image, self._relit(prepared, wanted)
-            return before.astype(np.uint8, copy=False), after.astype(np.uint8, copy=False)
+        before, after = self._pair(picture, wanted)
+        self.files.expect(before.nbytes + after.nbytes)  # to be shown, they are written, in fewer bytes
+        return before, after
 
     def full(self, picture: Picture, wanted: Wanted) -> Path:
         """The photograph at its own size and bit depth under another light, as a PNG.
@@ -168,9 +170,9 @@ class Studio:
             photo = self._photo(picture.photo)
             size = photo.pixels.shape[:2]
             prepared = self.relighter.prepare(photo.pixels, self._depth(picture, size))
-            path = self._new(picture.photo.stem, wanted.name, ".png")
+            path = self.files.new(picture.photo.stem, wanted.name, ".png")
             self.readers.write_photo(path, replace(photo, pixels=self._relit(prepared, wanted)))
-        self._tidy()
+        self.files.tidy()
         return path
 
     def turn(self, picture: Picture, light: Light, progress: Callable[[int], None] = lambda done: None) -> Path:
@@ -188,11 +190,11 @@ class Studio:
         for index in range(FRAMES):
             turned = replace(light, azimuth=light.azimuth + 360 * index / FRAMES)
             # each frame takes its place in the line, so that others' hands on the light do not wait for the whole turn
-            frames.append(self.preview(picture, Wanted(turned))[1])
+            frames.append(self._pair(picture, Wanted(turned))[1])
             progress(index + 1)
-        path = self._new(picture.photo.stem, "turn", ".webp")
+        path = self.files.new(picture.photo.stem, "turn", ".webp")
         self.readers.write_turn(path, frames)
-        self._tidy()
+        self.files.tidy()
         return path
 
     def light_of(self, guide: Path) -> Light:
@@ -201,8 +203,11 @@ class Studio:
         Raises:
             InputError: If the image cannot be read or is too dark.
         """
-        with self._named(guide), self._one:
-            return self.relighter.read(self._guide(guide))
+        try:
+            with self._named(guide), self._one:
+                return self.relighter.read(self._guide(guide))
+        finally:
+            self.files.tidy()
 
     def guide_picture(self, guide: Path) -> Preview:
         """A guide image, small enough to be shown.
@@ -211,12 +216,24 @@ class Studio:
             InputError: If it cannot be read.
         """
         with self._named(guide), self._one:
-            return self._guide(guide)
+            small = self._guide(guide)
+        self.files.expect(small.nbytes)
+        return small
 
     def _taken(self, picture: Picture) -> Picture:
-        self.ready(picture)
-        self._tidy()
+        try:
+            self.ready(picture)
+        finally:
+            # an upload that is refused takes room as well
+            self.files.tidy()
         return picture
+
+    def _pair(self, picture: Picture, wanted: Wanted) -> tuple[Preview, Preview]:
+        """The preview before and after."""
+        with self._named(*_paths(picture), wanted.guide), self._one:
+            prepared = self._prepare(picture).prepared
+            before, after = prepared.image, self._relit(prepared, wanted)
+            return before.astype(np.uint8, copy=False), after.astype(np.uint8, copy=False)
 
     def _prepare(self, picture: Picture) -> Ready:
         known = self._ready.get(picture)
@@ -228,11 +245,15 @@ class Studio:
                 warnings.simplefilter("always", UserWarning)
                 photo = self._photo(picture.photo)
                 depth = self._depth(picture, photo.pixels.shape[:2])
-            notes = tuple(_renamed(str(warning.message), *_paths(picture)) for warning in caught)
-            small = self._small(photo.pixels)
+            notes = tuple(dict.fromkeys(_renamed(str(warning.message), *_paths(picture)) for warning in caught))
+            small = self._small(photo.pixels, picture.photo)
             seen = None if depth is None else depth_picture(_within(depth, self.preview_side, cv2.INTER_NEAREST))
             known = Ready(self.relighter.prepare(small, depth), seen, notes)
             self._ready[picture] = known
+        else:
+            # what is looked at for long must not go before what was looked at once
+            for path in filter(None, _paths(picture)):
+                self.files.used(path)
         self._ready.move_to_end(picture)
         return known
 
@@ -242,15 +263,21 @@ class Studio:
         return prepared.relight_by(self._guide(wanted.guide), None, wanted.strength)
 
     def _guide(self, path: Path) -> Preview:
-        return self._small(self._photo(path).pixels)
+        return self._small(self._photo(path).pixels, path)
 
-    def _small(self, pixels: Pixels) -> Preview:
+    def _small(self, pixels: Pixels, path: Path) -> Preview:
         """For the screen: few pixels, of 8 bits."""
+        height, width = pixels.shape[:2]
+        if min(size_within((height, width), self.preview_side)) < NARROWEST <= min(height, width):
+            raise InputError(
+                f"{path}: is {height} x {width} (height x width), too narrow for its preview; expected a longer side of at most "
+                f"{self.preview_side // NARROWEST} times the shorter: cut a part out of it"
+            )
         small: Pixels = _within(pixels, self.preview_side)
         return np.round(small / (1 if small.dtype == np.uint8 else 257)).astype(np.uint8)
 
     def _photo(self, path: Path) -> Any:
-        if not self._here(path):
+        if not self.files.used(path):
             raise InputError(f"{path}: is no longer here; expected a recent upload: choose the photograph again")
         self._check_size(path, known=True)
         return self.readers.read_photo(path)
@@ -258,19 +285,13 @@ class Studio:
     def _depth(self, picture: Picture, size: tuple[int, ...]) -> Depth | None:
         if picture.depth is None:
             return None
-        if not self._here(picture.depth):
+        if not self.files.used(picture.depth):
             raise InputError(f"{picture.depth}: is no longer here; expected a recent upload: give the depth again")
         if picture.estimated:
             estimate: Depth = np.load(picture.depth, allow_pickle=False)
             return estimate
         self._check_size(picture.depth, known=False)
         return self.readers.read_depth(picture.depth, (size[0], size[1]), picture.nearer)
-
-    def _here(self, path: Path) -> bool:
-        """Whether a file is still there; if so, an upload counts as used just now."""
-        if path.is_file() and path.resolve().is_relative_to(self.folder):
-            os.utime(path)
-        return path.is_file()
 
     def _check_size(self, path: Path, known: bool) -> None:
         """Refuse by its header, before anything is decoded, what is no image or too large a one.
@@ -294,22 +315,6 @@ class Studio:
         if megapixels > self.max_megapixels:
             raise InputError(f"{path}: has {megapixels:.1f} megapixels; {limit}")
 
-    def _new(self, stem: str, what: str, suffix: str) -> Path:
-        """A path of its own for a result, whose last part is what a visitor saves it as."""
-        folder = self.folder / f"result_{secrets.token_hex(12)}"
-        folder.mkdir(parents=True)
-        return folder / f"{stem[:60]}_{what[:60]}{suffix}"
-
-    def _tidy(self) -> None:
-        """Remove the files that were not used for longest, until the rest fits."""
-        files = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in self.folder.rglob("*") if file.is_file())
-        over = sum(size for _, size, _ in files) - self.disk_mb * 2**20
-        for _, size, file in files:
-            if over <= 0:
-                break
-            file.unlink()
-            over -= size
-
     @contextmanager
     def _named(self, *paths: Path | None) -> Iterator[None]:
         """Names files in errors as the visitor knows them, not by where they lie here."""
@@ -323,6 +328,13 @@ NO_ESTIMATE = (
     "Depth cannot be estimated here. Whoever starts the demo can make it possible: pip install 'ltnet_pl[photo]', then "
     "python -m ltnet_pl demo --depth_model MODEL"
 )
+
+
+NEARER = "In this file, larger numbers are nearer"
+"""The box that a visitor ticks for a file of inverse depth."""
+
+SAID = {"give --inverse_depth": f'tick "{NEARER}"', "leave out --inverse_depth": f'do not tick "{NEARER}"'}
+"""What the readers tell people on the command line, as the page says it."""
 
 
 def depth_picture(depth: Depth) -> Preview:
@@ -342,8 +354,11 @@ def _paths(picture: Picture) -> tuple[Path, Path | None]:
 
 
 def _renamed(text: str, *paths: Path | None) -> str:
+    """What a reader says, in words that the page has: a file's name without its place, and the box for a flag."""
     for path in filter(None, paths):
         text = text.replace(str(path), path.name)
+    for flag, box in SAID.items():
+        text = text.replace(flag, box)
     return text
 
 
