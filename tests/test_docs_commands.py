@@ -55,7 +55,13 @@ def test_what_is_inline_is_understood(tmp_path, monkeypatch, page):
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [("docs/results.md", 8), ("docs/real_pictures.md", 2), ("docs/performance.md", 4), ("docs/model_card.md", 2), ("docs/cluster.md", 1)]
+    [
+        ("docs/results.md", 8),
+        ("docs/real_pictures.md", 2),
+        ("docs/performance.md", 4),
+        ("docs/model_card.md", 2),
+        ("docs/cluster.md", 1),
+    ],
 )
 def test_what_is_inline_is_found(page, least):
     assert sum(pages.ours(step.words) is not None for step in pages.inline(PAGES[page])) >= least

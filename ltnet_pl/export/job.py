@@ -20,7 +20,7 @@ from torch import Tensor
 from ltnet_pl import InputError, __version__
 from ltnet_pl.experiment import read_checkpoint
 from ltnet_pl.export.check import Difference, compare, refuse
-from ltnet_pl.export.operators import simplify, translations, with_equal_bounds
+from ltnet_pl.export.operators import simplify, translations
 from ltnet_pl.export.plain import BODIES, KINDS, LARGEST, SMALLEST, TRAINED, LightKind, Plain, example
 from ltnet_pl.files import atomic_write
 from ltnet_pl.weights import WEIGHTS, checkpoint_of, load, save_weights, spec_of
@@ -161,7 +161,7 @@ def torch_file(plain: Plain, program: ExportedProgram, light: LightKind, verify:
 def onnx_model(program: ExportedProgram, names: Sequence[str], opset: int) -> ModelProto:
     """A traced network, which returns one image, in the form of ONNX."""
     made = torch.onnx.export(
-        with_equal_bounds(program),
+        program,
         (),
         dynamo=True,
         opset_version=opset,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
 
 
 def simplify(model: Any) -> None:
@@ -27,18 +24,6 @@ def simplify(model: Any) -> None:
     common.RemoveUnusedNodesPass()(model)
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # where in our code it comes from: more than all weights of a small network
-
-
-def with_equal_bounds(program: ExportedProgram) -> ExportedProgram:
-    """The program with the bounds of each clamp as numbers of one type, in place.
-
-    The exporter makes a tensor of a whole number beside a fractional one, and then finds no clamp of a tensor and a number.
-    """
-    for node in program.graph.nodes:
-        if node.target is torch.ops.aten.clamp.default and node.meta["val"].is_floating_point():
-            node.args = (node.args[0], *(float(bound) if isinstance(bound, int) else bound for bound in node.args[1:]))
-            node.kwargs = {key: float(bound) if isinstance(bound, int) else bound for key, bound in node.kwargs.items()}
-    return program
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -145,7 +145,8 @@ class CameraEstimate(nn.Module):
         coarse = correlate(image, geometry, lights, rig, self.steps).view(-1, 1, *self.coarse_shape)
         size = (len(self.fovs), len(self.pitches))
         correlation = functional.interpolate(coarse, size=size, mode="bilinear", align_corners=True).flatten(1)
-        return -self.match * torch.log1p(-correlation.clamp(min=0, max=0.999).square())
+        # bounds of one type: torch's exporter finds no clamp of a whole and a fractional one
+        return -self.match * torch.log1p(-correlation.clamp(min=0.0, max=0.999).square())
 
     def camera(self, scores: Tensor) -> Tensor:
         """Camera ``(B, 2)`` in degrees: the guesses' mean, weighted by the softmax of what speaks for them."""
