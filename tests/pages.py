@@ -102,6 +102,8 @@ def check_command(words):
         check_pip(rest)
     elif program == "python" and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1]), f"there is no module {rest[1]}"
+    elif program == "python" and rest[0] == "-c":
+        check_code(rest[1])
     elif program == "python":
         assert (ROOT / rest[0]).is_file(), f"{rest[0]} is not in the repository"
     elif program == "make":
