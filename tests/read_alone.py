@@ -16,7 +16,12 @@ LLVM = "renders by LLVM, which a machine may lack"
 MENTIONED = "names the command alone"
 
 READ_ALONE = {
-    "README.md": {"relight photo.jpg --direction E --depth estimate": FETCHED, "export runs/mine ltnet.onnx": TRACED},
+    "README.md": {
+        "relight photo.jpg --direction E --depth estimate": FETCHED,
+        "bench quality --tier screen --add": HOURS,
+        "export ltnet_pl/relight/ltnet.safetensors ltnet.onnx": TRACED,
+        "export runs/mine mine.onnx": TRACED,
+    },
     "docs/cluster.md": {
         "fit --config experiments/base.yaml --data.root data/train": PROCESSES,
         "torchrun --standalone": TORCHRUN,
@@ -26,9 +31,10 @@ READ_ALONE = {
     },
     "docs/howto/demo.md": {"demo --depth_model": FETCHED},
     "docs/howto/export.md": {
-        "export runs/mine ltnet.onnx": TRACED,
-        "export runs/mine ltnet_guide.onnx": TRACED,
-        "export runs/mine ltnet.pt2": TRACED,
+        "export ltnet_pl/relight/ltnet.safetensors ltnet.onnx": TRACED,
+        "export ltnet_pl/relight/ltnet.safetensors ltnet.pt2": TRACED,
+        "export runs/mine mine.onnx": TRACED,
+        "export runs/mine mine_guide.onnx": TRACED,
     },
     "docs/howto/own_network.md": {"bench quality --tier screen --add": HOURS},
     "docs/howto/sweeps.md": {
@@ -46,17 +52,16 @@ READ_ALONE = {
         "render data/large": LLVM,
         "sweep sweeps/paper_claim_small.yaml": HOURS,
     },
+    "docs/real_pictures.md": {"bench real": RUNS},
     "docs/reference/commands.md": {"COMMAND": MENTIONED},
     "docs/results.md": {
         "bench turning": RUNS,
         "bench looks": RUNS,
-        "bench real": RUNS,
         "render data/256": HOURS,
         "fit --config experiments/base.yaml --data.root data/256": GPUS,
         "bench speed --device cuda": GPUS,
-        "bench data DATA": GPUS,
         "bench ddp DATA": GPUS,
-        "bench quality --tier claim --jobs 2 --redo true": HOURS,
+        "bench quality --tier screen --jobs 2 --redo true": HOURS,
     },
     "docs/tutorials/photo_to_picture.md": {"relight photo.jpg --direction E --depth estimate": FETCHED},
 }

@@ -242,7 +242,7 @@ def test_the_weights_are_made_as_their_card_says(place):
     for step in to_run("docs/model_card.md", "render", "fit", "test", "export"):
         pages.run(step, FEW)
     assert list((place / "runs" / "weights" / "test").glob("*/summary.json"))
-    assert (place / "ltnet.safetensors").is_file()
+    assert (place / "runs" / "weights" / "ltnet.safetensors").is_file()
 
 
 @pytest.mark.slow

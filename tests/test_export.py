@@ -166,16 +166,41 @@ def test_other_networks_have_weights_alone():
         Direct(UNet(widths=(4, 8)))
 
 
-@pytest.mark.parametrize("most", [0.5, float("nan")])
-def test_a_file_that_differs_is_refused(most):
-    with pytest.raises(InputError, match="is not written, since it differs from the network by"):
-        check.refuse("a.onnx", [check.Difference((96, 96), 1e-6, 1e-7), check.Difference((96, 128), most, 1e-7)])
-    check.refuse("a.onnx", [check.Difference((96, 96), 1e-6, 1e-7)])
+def differences(wrong):
+    """Of a made network from a made file, at all sizes."""
+    return check.compare(lambda x: x, lambda inputs: inputs[0] + wrong(inputs[0]), lambda size: (torch.zeros(1, 3, *size),))
+
+
+def dotted(x, count):
+    """A difference of 0.5 in so many pixels, one channel each."""
+    out = torch.zeros_like(x)
+    out[0, 1].view(-1)[:count] = 0.5
+    return out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: torch.full_like(x, 2e-4),
+        lambda x: dotted(x, x[0, 0].numel() // 5000),
+        lambda x: torch.full_like(x, float("nan")),
+    ],
+    ids=["all by a little", "one pixel of 5000 by much", "no number"],
+)
+def test_a_file_that_differs_is_refused(wrong):
+    with pytest.raises(InputError, match="is not written, since at .* it differs from the network by"):
+        check.refuse("a.onnx", differences(wrong))
+
+
+def test_a_grazing_ray_refuses_no_file():
+    found = differences(lambda x: dotted(x, 1) + 1e-6)
+    assert all(one.most > 0.4 for one in found)
+    check.refuse("a.onnx", found)
 
 
 def test_nothing_is_left_of_a_refused_file(run, tmp_path, monkeypatch, capsys):
     def differs(*_):
-        check.refuse("out.onnx", [check.Difference((96, 128), 0.3, 0.1)])
+        check.refuse("out.onnx", [check.Difference((96, 128), 0.3, 0.1, 0.9)])
 
     monkeypatch.setattr(job, "trace", lambda *_: None)
     monkeypatch.setattr(job, "onnx_file", differs)
