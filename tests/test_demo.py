@@ -77,9 +77,10 @@ def test_full_size_keeps_size_and_name(studio, photo):
     assert studio.full(studio.open(photo), E) != path  # two visitors' results are two files
 
 
-def test_a_turn_is_24_frames_in_a_loop(studio, photo):
+def test_a_turn_is_24_frames_in_a_loop(studio, photo, tmp_path):
     done = []
-    path = studio.turn(studio.open(photo), E.light, done.append)
+    deep = studio.with_depth(studio.open(photo), depth_of(tmp_path / "depth.npy"))
+    path = studio.turn(deep, E.light, done.append)
     with Image.open(path) as image:
         assert (image.format, image.size, image.info["loop"]) == ("WEBP", (64, 45), 0)
         assert sum(durations(image)) == 24 * 80  # frames that look alike are stored as one

@@ -153,7 +153,7 @@ def test_the_colour_of_the_light_is_shown(page):
 def test_a_photograph_is_uploaded_and_downloaded_in_full_size(page, tmp_path):
     upload(page, saved(tmp_path / "garden.png"))
     wait_for(page, "from the right (E)")
-    assert "No depth, so no shadows" in page.locator("#said").inner_text()
+    assert "No depth, so only its colour changes" in page.locator("#said").inner_text()
     page.locator("#render").click()
     link = page.locator("#download")
     link.wait_for()

@@ -188,7 +188,7 @@ def dotted(x, count):
     ids=["all by a little", "one pixel of 5000 by much", "no number"],
 )
 def test_a_file_that_differs_is_refused(wrong):
-    with pytest.raises(InputError, match="is not written, since at .* it differs from the network by"):
+    with pytest.raises(InputError, match=r"is not written, since at .* it differs from the network by"):
         check.refuse("a.onnx", differences(wrong))
 
 

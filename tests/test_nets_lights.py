@@ -99,13 +99,25 @@ def test_a_light_that_is_hardly_lifted_changes_hardly_anything(batch, spoken):
         assert change < 1e-6
 
 
-def test_without_depth_nothing_is_lifted(batch):
+def test_without_depth_nothing_is_moved_or_lifted(batch):
     net, one = awake(LTNet(**SMALL, light="label")), part(batch, [0])
     flat = {**one, **{key: torch.zeros_like(one[key]) for key in ("depth", "frame_depth")}}
     azimuth, kelvin = one["input_light"][0].tolist()
-    for spoken in ({"elevation": 85.0}, {"ambient": 0.9}):
-        lifted = net({**flat, "target_light": light_tensor([Light(azimuth, kelvin, **spoken)])})["relit"]
-        torch.testing.assert_close(lifted, net({**flat, "target_light": one["input_light"]})["relit"])
+    same = net({**flat, "target_light": one["input_light"]})["relit"]
+    for other in (
+        Light((azimuth + 90) % 360, kelvin),
+        Light(azimuth, kelvin, elevation=85.0),
+        Light(azimuth, kelvin, ambient=0.9),
+    ):
+        torch.testing.assert_close(net({**flat, "target_light": light_tensor([other])})["relit"], same)
+    warmer = net({**flat, "target_light": light_tensor([Light(azimuth, 0.7 * kelvin)])})["relit"]
+    assert (warmer - same).abs().mean() > 1e-2
+    # a network that never saw depth moves the light without
+    blind = awake(LTNet(**SMALL, light="label", use_depth=False, cues="none"))
+    moved, still = (
+        blind({**flat, "target_light": light_tensor([Light(x, kelvin)])})["relit"] for x in ((azimuth + 90) % 360, azimuth)
+    )
+    assert (moved - still).abs().mean() > 1e-4
 
 
 def test_a_change_of_temperature_alone_is_the_tint_s(batch):

@@ -33,7 +33,7 @@ PROGRESS = gr.Progress()
 UNEXPECTED = "Something went wrong here. It was written to the log of whoever runs this page. Try another picture."
 
 FLAT = (
-    "**None yet.** Without depth the picture is taken as flat: colours and brightness change, but no shadow can be computed. "
+    "**None yet.** Without depth only the colour of the light can be changed: where it falls cannot be computed. "
     "Give a depth file{or_estimate}."
 )
 
@@ -320,7 +320,7 @@ class _Page:
         pair = self.studio.preview(picture, wanted)
         present = self.studio.ready(picture).prepared.present
         lit = "Lit as that picture is" if wanted.guide else f"Lit {said(wanted.light)}"
-        flat = " No depth, so no shadows." if picture.depth is None else ""
+        flat = " No depth, so only its colour changes." if picture.depth is None else ""
         text = f"**{lit}.** Before: {said(present)}, as far as can be read from it.{flat}"
         return gr.ImageSlider(pair, visible=True) if first else pair, gr.DownloadButton(visible=False), text
 

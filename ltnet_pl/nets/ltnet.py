@@ -251,17 +251,19 @@ class LTNet(nn.Module):
         # one light's colour scales all that it lights, bounced light too: once tinted, a change of temperature is done
         change = (wanted.code - scene.present.code).detach() * base.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
         same = torch.where(scene.present.given & wanted.given, _SAME_LIGHT, _SAME_READING)[:, 0]
-        far = change.square().sum(dim=1) / same.square() + self._lifted(scene, wanted) / _SAME_LIGHT**2
+        frame = scene.view.geometry.frame_depth
+        # of an image without depth a network that was trained with it knows where nothing stands, and no light can be moved
+        shown = frame.flatten(1).amax(dim=1) > 0 if self.use_depth else frame.new_ones(len(frame))
+        place, colour = change[:, :2].square().sum(dim=1), change[:, 2].square()
+        far = (place * shown + colour) / same.square() + self._lifted(scene, wanted) * shown / _SAME_LIGHT**2
         fade = torch.exp(-far.square())
         return base + (relit - base) * (1 - fade[:, None, None, None]), field
 
     def _lifted(self, scene: Scene, wanted: Reading) -> Tensor:
-        """Squared distance of two lights in elevation (radians) and ambient share, ``(B,)``; 0 where no cue shows them."""
-        frame = scene.view.geometry.frame_depth
+        """Squared distance of two lights in elevation (radians) and ambient share, ``(B,)``; 0 without cues, which show them."""
         if self.depth_stream.cues == "none":
-            return frame.new_zeros(len(frame))
-        apart = _lift(wanted.row, scene.rig) - _lift(scene.present.row, scene.rig)
-        return apart.square().sum(dim=1) * (frame.flatten(1).amax(dim=1) > 0)
+            return scene.rig.new_zeros(len(scene.rig))
+        return (_lift(wanted.row, scene.rig) - _lift(scene.present.row, scene.rig)).square().sum(dim=1)
 
     def _covered(self, image: Tensor, features: Tensor, window: Window | None) -> Window | None:
         """A window of the image as one of its features, which reach beyond the edges of an image whose sides are no multiples."""
