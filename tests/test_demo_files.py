@@ -156,7 +156,7 @@ def test_moving_the_lamp_for_long_fills_no_disk(relighter, tmp_path, monkeypatch
     picture = studio.open(saved(folder / "garden.png"))
     pairs, largest = set(), 0
     for number in range(120):
-        shown = slider.postprocess(studio.preview(picture, Wanted(Light(3 * number, 4500))))
+        shown = slider.postprocess(studio.preview(picture, Wanted(Light(0, 2600 + 30 * number))))
         pairs.update((image.path, Path(image.path).stat().st_size) for image in shown.root)  # the newest can be fetched
         largest = max(largest, size_of(folder))
     assert sum(size for _, size in pairs) > 2 * 0.06 * 2**20

@@ -106,7 +106,8 @@ def test_a_phone_that_lay_on_its_side(studio, photo, tmp_path):
 def test_sixteen_bits_stay_sixteen(studio, tmp_path):
     deep = tmp_path / "deep.png"
     cv2.imwrite(str(deep), PIXELS[..., ::-1].astype(np.uint16) * 256 + 77)
-    picture = studio.open(deep)
+    np.save(tmp_path / "far.npy", DEPTH)
+    picture = studio.with_depth(studio.open(deep), tmp_path / "far.npy")
     assert all(side.dtype == np.uint8 for side in studio.preview(picture, W))
     result = cv2.imread(str(studio.full(picture, W)), cv2.IMREAD_UNCHANGED)
     assert (result.dtype, result.shape) == (np.uint16, (96, 128, 3))
@@ -126,8 +127,10 @@ def test_what_is_transparent_stays_transparent(studio, tmp_path):
         np.testing.assert_array_equal(np.array(result)[..., 3], alpha)
 
 
-def test_a_turn_of_the_light_repeats(studio, photo):
-    with Image.open(studio.turn(Picture(photo), W.light)) as turn:
+def test_a_turn_of_the_light_repeats(studio, photo, tmp_path):
+    np.save(tmp_path / "far.npy", DEPTH)
+    deep = studio.with_depth(Picture(photo), tmp_path / "far.npy")
+    with Image.open(studio.turn(deep, W.light)) as turn:
         assert (turn.format, turn.size, turn.info["loop"]) == ("WEBP", (64, 48), 0)
         assert sum(durations(turn)) == 2000
 
