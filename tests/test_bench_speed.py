@@ -147,7 +147,10 @@ def check_engine(net, run, clamped=False):
         wanted = net(batch)["relit"]
         found = run(batch)
     found = found["relit"] if isinstance(found, dict) else found
-    torch.testing.assert_close(found, wanted.clamp(0, 1) if clamped else wanted, atol=1e-4, rtol=0)
+    wanted = wanted.clamp(0, 1) if clamped else wanted
+    # as `test_export_files` has it: where a ray grazes an edge, a rounding decides whether it is blocked
+    torch.testing.assert_close(found, wanted, atol=2e-3, rtol=0)
+    assert (found - wanted).abs().mean() < 1e-5
     assert (wanted - batch["input"]).abs().mean() > 0.01
 
 

@@ -291,6 +291,9 @@ def test_finished_trials_are_tested(vidit_root, tmp_path, capsys):
     assert "1 of 2 tests failed: 1; the ends of their logs stand in" in capsys.readouterr().err
     assert "--ckpt_path best is not a file" in journal(out)[1]["tail"]
     (tmp_path / "best.ckpt").rename(best)
+    # without tests, what failed in one stays
+    assert run(file, out, "--retry") == 2
+    assert journal(out)[1]["tested"] == "failed"
     assert run(file, out, "--test", "--retry") == 0
     assert "trial 0 is tested" not in capsys.readouterr().out
     assert (journal(out)[1]["tested"], journal(out)[1]["status"]) == ("finished", "finished")

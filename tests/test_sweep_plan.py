@@ -102,6 +102,7 @@ TEXT = "a.{0} is '{1}'; expected a number, but YAML reads {1} as text: write {2}
     ("change", "said"),
     [
         ({"parameters": {}}, "its search space is empty"),
+        ({"parameters": {"a": {"value": 1, "values": [1, 2]}}}, "parameters.a has value and values; expected one of them"),
         ({"parameters": {"a": {"values": []}}}, r"parameters.a.values is \[\]; expected a list of one or more"),
         (
             {"parameters": {"a": {"min": 2.0, "max": 2.0}}, "method": "random"},

@@ -148,7 +148,7 @@ def read_book(experiments: Path, add: str | None = None) -> Book:
             raise InputError(f"--add {part}: expected NAME=FILE.yaml: correct it")
         rows[name] = _checked(Row(name, "added", tuple(map(Path, files.split("+"))), tuple(seeds)), f"--add {part}")
     for row in rows.values():
-        if row.versus is not None and (row.versus not in rows or row.versus == row.name):
+        if row.versus is not None and (not isinstance(row.versus, str) or row.versus not in rows or row.versus == row.name):
             raise InputError(
                 f"{path}: row {row.name} is held against {row.versus!r}; expected the name of another row: correct it"
             )

@@ -32,7 +32,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint to a local file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
+        # one name for all processes, of which one writes: what a kill leaves is written over
+        with atomic_write(path, path.with_name(f".{path.name}.partial")) as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())

@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.cli import SaveConfigCallback
 from torch import Tensor
@@ -123,7 +124,8 @@ class Checkpoint(ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """The folder follows the run's, and what is written there is whole."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
-        trainer.strategy.checkpoint_io = WholeCheckpoints()
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not one that was asked for
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import WandbLogger
 
 from ltnet_pl import InputError
 from ltnet_pl.callbacks.files import checkpoint_path
+from ltnet_pl.callbacks.run import Checkpoint as LastCheckpoint
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a run that was stopped: what a shell says of a process that SIGTERM ended."""
@@ -89,7 +90,7 @@ class GracefulStop(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask between epochs too, which may have a single batch: a run goes on from what the last one's end has written."""
-        saved = any(isinstance(callback, ModelCheckpoint) and callback.save_last for callback in trainer.checkpoint_callbacks)
+        saved = any(isinstance(callback, LastCheckpoint) for callback in trainer.checkpoint_callbacks)
         if saved and self._unasked >= self.every and not getattr(trainer, "fast_dev_run", False):
             self._ask(trainer, save=False)
 

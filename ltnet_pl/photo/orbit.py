@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from ltnet_pl import InputError
+from ltnet_pl.geometry import size_within
 from ltnet_pl.photo.output import check_output, store
 
 SUFFIXES = (".webp", ".gif", ".mp4")
@@ -65,6 +66,8 @@ def check_frames(path: Path, size: tuple[int, int], count: int) -> None:
     height, width = size
     if Path(path).suffix.lower() != ".mp4" and count * height * width > HELD:
         side = math.floor(max(size) * math.sqrt(HELD / (count * height * width)))
+        while side > 1 and count * math.prod(size_within(size, side)) > HELD:  # the shorter side may be rounded up
+            side -= 1
         raise InputError(
             f"{path}: has {count} frames of {height} x {width} pixels, which are held in memory together; expected "
             f"{HELD / 1e6:.0f} million pixels at most: give --size {side}, or fewer frames, or make it an .mp4, which holds one"

@@ -121,6 +121,10 @@ def relight(
     wanted = _asked(direction, azimuth, temperature, elevation, ambient, guide, guide_depth, inverse_guide_depth, orbit)
     if not 0.0 <= strength <= 1.0:
         raise InputError(f"--strength {strength:g}: expected 0 (no change) to 1 (all of it); correct it")
+    if orbit is not None and depth == "none":
+        raise InputError(
+            f"--orbit {orbit} with --depth none: without depth no light moves; give --depth FILE or --depth estimate"
+        )
     if size is not None and size < 64:
         raise InputError(f"--size {size}: expected 64 pixels or more; raise it")
     known = None if present is None else _present(present)
@@ -270,7 +274,7 @@ def _depth(
     """The depth of a photograph, of its whole frame."""
     if given == "none":
         if moves:
-            print(f"note: {file}: without depth no shadow can be moved; give --depth FILE or --depth estimate")
+            print(f"note: {file}: without depth only the colour of the light changes; give --depth FILE or --depth estimate")
         return None
     if given == "estimate" and model is not None:
         return model(photo.pixels)
@@ -298,13 +302,15 @@ def _depth(
 def _guide(path: Path, given: str | None, inverse: bool, model: DepthEstimator | None) -> tuple[Image, Depth | None]:
     """A guide's pixels and its depth, if it has one."""
     photo = read_photo(path)
-    if given == "estimate" and model is not None:
-        return photo.pixels, model(photo.pixels)
     beside = path.with_suffix(".npy")
-    file = Path(given) if given is not None else beside if beside.is_file() else None
-    if file is None:
-        return photo.pixels, None
-    return photo.pixels, read_depth(file, photo.size, inverse, "--inverse_guide_depth")
+    file = None if given == "estimate" else Path(given) if given is not None else beside if beside.is_file() else None
+    if file is not None:
+        return photo.pixels, read_depth(file, photo.size, inverse, "--inverse_guide_depth")
+    if inverse:
+        raise InputError(
+            f"--inverse_guide_depth: {path} has no depth file; expected one: give --guide_depth FILE, or leave it out"
+        )
+    return photo.pixels, None if given is None or model is None else model(photo.pixels)
 
 
 def _sized(photo: Photo, size: int | None) -> Photo:

@@ -80,7 +80,7 @@ def sweep(
         journal = Journal(folder, plan, seed)
         shutil.copyfile(plan.path, folder / "sweep.yaml")
         if retry:
-            journal.forgive()
+            journal.forgive(test)
         _Job(plan, search, journal, places, every, test, console, lock).run()
 
 
@@ -108,7 +108,8 @@ class _Job:
         if done:
             self.console.print(f"{done} of {self.search.total} trials have ended already")
         first = self.journal.trials.get(0)
-        check_trials(self.plan, first.parameters if first else self.search.parameters(0, [], []), self.free)
+        if self._next() is not None:
+            check_trials(self.plan, first.parameters if first else self.search.parameters(0, [], []), self.free)
         with self._signals(), Live(console=self.console, auto_refresh=False, transient=True) as live:
             try:
                 while not self._stop:
@@ -228,7 +229,9 @@ class _Job:
 
     def _outcome(self, sitting: Sitting, code: int, stopping: bool) -> str:
         """How a sitting ended: finished, stopped, failed, or running where the trial is to go on."""
-        if sitting.hopeless:
+        ours = flags_of(expand(self.plan, {})) is not None
+        # it may have ended by itself just then; what is not ours may leave with 0 when it is asked to stop
+        if sitting.hopeless and (interrupted(code) or (code == 0 and not ours)):
             return "stopped"
         if code == 0:
             return "finished"

@@ -131,12 +131,12 @@ class Journal:
         self.trials[trial.number] = trial
         self._append(asdict(trial))
 
-    def forgive(self) -> None:
-        """Put failed trials back among those that are to run, and failed tests too."""
+    def forgive(self, tests: bool) -> None:
+        """Put failed trials back among those that are to run, and failed tests too where there are to be tests."""
         for trial in self.ordered:
             if trial.status == "failed":
                 self.note(replace(trial, status="queued", code=None, tail=None, interrupts=0))
-            elif trial.tested == "failed":
+            elif tests and trial.tested == "failed":
                 self.note(replace(trial, tested=None, tail=None, interrupts=0))
 
     @property

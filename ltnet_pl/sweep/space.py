@@ -47,6 +47,8 @@ def check_parameter(where: str, key: str, spec: Any, method: str) -> None:
         raise InputError(
             f"{where} has parameters of its own; expected flat keys with dots, such as {key}.init_args.x: write it so"
         )
+    if "value" in spec and "values" in spec:
+        raise InputError(f"{where} has value and values; expected one of them: leave the other out")
     if "value" in spec:
         return
     if "values" in spec:
