@@ -13,6 +13,7 @@ MINUTES = (
 )
 RUNS = "needs the benchmark's run folders or a set of others; tests/test_bench_looks.py, _turning.py and _real.py have small ones"
 LLVM = "renders by LLVM, which a machine may lack"
+TRIALS = "trains on the quickstart's set for minutes; tests/test_sweep.py trains and tests the trials of a small sweep"
 MENTIONED = "names the command alone"
 
 READ_ALONE = {
@@ -40,6 +41,7 @@ READ_ALONE = {
     "docs/howto/sweeps.md": {
         "fit --config experiments/base.yaml --config experiments/wandb.yaml": WANDB,
         "sweep sweeps/architecture.yaml --slots 0,1;2,3": GPUS,
+        "sweep sweeps/paper_claim_small.yaml --test": TRIALS,
         "bench quality --tier screen --jobs 2": HOURS,
         "bench speed --engines eager,onnx": MINUTES,
     },

@@ -251,7 +251,7 @@ def test_storing_weights_runs(place):
     trained(place, "runs/mine")
     for step in to_run("docs/howto/export.md", "export"):
         pages.run(step)
-    assert (place / "ltnet.safetensors").is_file()
+    assert (place / "mine.safetensors").is_file()
 
 
 @pytest.mark.slow
