@@ -11,9 +11,9 @@ from ltnet_pl import InputError
 from ltnet_pl.cli import main
 from ltnet_pl.export import Direct, Guided, check, job
 from ltnet_pl.export.operators import simplify, translations
-from ltnet_pl.export.plain import example
+from ltnet_pl.export.plain import example, scaled
 from ltnet_pl.geometry import normals_from_depth, resampled, shadows, size_within, unproject, visibility
-from ltnet_pl.light import Light
+from ltnet_pl.light import Light, planckian, to_display, to_linear
 from ltnet_pl.nets import LTNet, UNet
 from ltnet_pl.nets.areas import reduced
 from ltnet_pl.relight import Relighter
@@ -278,3 +278,16 @@ def test_missing_extra_is_named(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(run), str(tmp_path / "out.onnx")]) == 2
     assert "--to onnx needs onnx, which is not installed: pip install 'ltnet_pl[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kelvin", "most"), [(1000.0, 7e-3), (1500.0, 1e-3), (2000.0, 4.5e-3), (9000.0, 3e-4), (20000.0, 1.5e-3)]
+)
+def test_scaled_light_is_near_the_curves(kelvin, most):
+    """For all values; a gain of 1 changes nothing."""
+    image = torch.linspace(0, 1, 4001).expand(1, 3, 1, -1)
+    ends = torch.tensor([min(max(kelvin, 2500.0), 6500.0)])
+    gain = (planckian(torch.tensor([kelvin])) / planckian(ends).clamp(min=0.02))[:, :, None, None]
+    exact = to_display(to_linear(image) * gain).clamp(0, 1)
+    assert (scaled(image, gain).clamp(0, 1) - exact).abs().max() < most
+    torch.testing.assert_close(scaled(image, torch.ones_like(gain)), image, atol=1e-7, rtol=0)
