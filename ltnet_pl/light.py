@@ -30,6 +30,9 @@ DIRECTIONS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 TEMPERATURES = (2500, 3500, 4500, 5500, 6500)
 """VIDIT's five colour temperatures in kelvin."""
 
+BLACK_BODIES = (1000.0, 20000.0)
+"""Kelvin between which the colour of a black body is known."""
+
 MIRED_CENTRE = (1e6 / 2500 + 1e6 / 6500) / 2
 MIRED_HALF_RANGE = (1e6 / 2500 - 1e6 / 6500) / 2
 
@@ -117,8 +120,9 @@ class Light:
             raise InputError(f"azimuth must be a finite number of degrees, got {self.azimuth}")
         # twice: of a tiny negative angle the first gives 360
         object.__setattr__(self, "azimuth", float(self.azimuth) % 360.0 % 360.0)
-        if not 1000.0 <= self.temperature <= 20000.0:
-            raise InputError(f"temperature must lie within 1000-20000 kelvin, got {self.temperature}")
+        low, high = BLACK_BODIES
+        if not low <= self.temperature <= high:
+            raise InputError(f"temperature must lie within {low:g}-{high:g} kelvin, got {self.temperature}")
         if self.elevation is not None and not -90.0 < self.elevation <= 90.0:
             raise InputError(f"elevation must lie within (-90, 90] degrees, got {self.elevation}")
         if not 0.0 <= self.ambient <= 1.0:
@@ -295,6 +299,11 @@ def planckian(kelvin: Tensor) -> Tensor:
         return (xyz @ torch.tensor(_XYZ_TO_SRGB, dtype=t.dtype, device=t.device).mT).clamp(min=0)
 
 
+def body_gain(asked: Tensor, known: Tensor) -> Tensor:
+    """What brings linear light under one black body to that under another, ``(B, 3)`` for kelvins ``(B,)``."""
+    return planckian(asked) / planckian(known).clamp(min=0.02)
+
+
 def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
     """The same for numpy, within the approximation's range (see `planckian`).
 
@@ -308,7 +317,7 @@ def black_body(kelvin: ArrayLike) -> NDArray[np.float64]:
         ValueError: If a temperature is outside the range.
     """
     t = np.asarray(kelvin, dtype=np.float64)
-    if not np.all((t >= 1000.0) & (t <= 20000.0)):
+    if not np.all((t >= BLACK_BODIES[0]) & (t <= BLACK_BODIES[1])):
         raise ValueError(f"black-body temperatures must lie within 1000-20000 kelvin, got {kelvin!r}")
     return np.asarray(planckian(torch.tensor(t)).numpy())
 

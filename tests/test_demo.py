@@ -19,9 +19,10 @@ from ltnet_pl.cli import COMMANDS, main
 from ltnet_pl.demo import serve
 from ltnet_pl.demo.examples import examples
 from ltnet_pl.demo.lights import Wanted, light_from, said, usual_elevation
-from ltnet_pl.demo.studio import DISK_MB, FRAMES, KEPT, NARROWEST, PREVIEW, Picture, Studio, depth_picture
+from ltnet_pl.demo.studio import DISK_MB, FRAMES, KEPT, PREVIEW, Picture, Studio, depth_picture
 from ltnet_pl.light import Light
 from ltnet_pl.photo import MAX_SIDE, MIN_SIDE
+from ltnet_pl.relight import SMALLEST
 
 E, W = Wanted(Light(90, 4500)), Wanted(Light(270, 3000))
 
@@ -227,7 +228,7 @@ def test_the_documentation_tells_the_limits():
     rows = [
         f"| {given['max_mb']} MiB | `--max_mb` |",
         f"| {given['max_megapixels']:g} million, read off its header | `--max_megapixels` |",
-        f"| {MIN_SIDE} to {MAX_SIDE} pixels, the longer at most {PREVIEW // NARROWEST} times the shorter |",
+        f"| {MIN_SIDE} to {MAX_SIDE} pixels, the longer at most {PREVIEW // SMALLEST} times the shorter |",
         f"| {KEPT}, some 35 MB each |",
         f"| {DISK_MB / 1024:g} GiB of uploads",
         f"{PREVIEW} pixels along its longer side",

@@ -13,7 +13,7 @@ from ltnet_pl.export import Direct, Guided, check, job
 from ltnet_pl.export.operators import simplify, translations
 from ltnet_pl.export.plain import example, scaled
 from ltnet_pl.geometry import normals_from_depth, resampled, shadows, size_within, unproject, visibility
-from ltnet_pl.light import Light, planckian, to_display, to_linear
+from ltnet_pl.light import Light, body_gain, to_display, to_linear
 from ltnet_pl.nets import LTNet, UNet
 from ltnet_pl.nets.areas import reduced
 from ltnet_pl.relight import Relighter
@@ -287,7 +287,7 @@ def test_scaled_light_is_near_the_curves(kelvin, most):
     """For all values; a gain of 1 changes nothing."""
     image = torch.linspace(0, 1, 4001).expand(1, 3, 1, -1)
     ends = torch.tensor([min(max(kelvin, 2500.0), 6500.0)])
-    gain = (planckian(torch.tensor([kelvin])) / planckian(ends).clamp(min=0.02))[:, :, None, None]
+    gain = body_gain(torch.tensor([kelvin]), ends)[:, :, None, None]
     exact = to_display(to_linear(image) * gain).clamp(0, 1)
     assert (scaled(image, gain).clamp(0, 1) - exact).abs().max() < most
     torch.testing.assert_close(scaled(image, torch.ones_like(gain)), image, atol=1e-7, rtol=0)

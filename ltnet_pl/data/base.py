@@ -16,7 +16,7 @@ from ltnet_pl.augment import Augment, AugmentSettings
 from ltnet_pl.data.cached import FrameCache
 from ltnet_pl.data.datasets import Batch, Draw, PairDataset, TrainingDataset, Truth, no_depth
 from ltnet_pl.data.frames import Frames, fitted_size
-from ltnet_pl.data.loader import Collate, Loader, floats, stay
+from ltnet_pl.data.loader import Collate, Loader, floats, outlive_stops
 from ltnet_pl.data.sampler import EpochSampler, Share
 from ltnet_pl.vidit import Pair, View, read_scene
 
@@ -252,7 +252,7 @@ class RelightDataModule(pl.LightningDataModule, ABC):
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=Collate(),
-            worker_init_fn=stay,
+            worker_init_fn=outlive_stops,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             # a generator of its own: making an iterator then takes nothing from torch's global one, which a resumed run

@@ -68,7 +68,7 @@ class Collate:
         return torch.stack(values, out=found[: len(values)])
 
 
-def stay(worker: int) -> None:
+def outlive_stops(worker: int) -> None:
     """Makes a worker outlive the signals that stop a run: who sends them to all of its processes means the main one.
 
     That one goes on reading until it has written its checkpoint, and then ends its workers itself.

@@ -22,7 +22,7 @@ from ltnet_pl.demo.inputs import Depth, Pixels, Readers
 from ltnet_pl.demo.lights import Wanted
 from ltnet_pl.geometry import size_within
 from ltnet_pl.light import Light
-from ltnet_pl.relight import Prepared, Relighter
+from ltnet_pl.relight import SMALLEST, Prepared, Relighter
 
 Preview = NDArray[np.uint8]
 
@@ -37,9 +37,6 @@ DISK_MB = 1024
 
 FRAMES = 24
 """Pictures of one turn of the light."""
-
-NARROWEST = 16
-"""Pixels that the shorter side of a preview must have, for the network."""
 
 ESTIMATED_SIDE = 1024
 """Longer side in pixels that depth is estimated at."""
@@ -268,10 +265,10 @@ class Studio:
     def _small(self, pixels: Pixels, path: Path) -> Preview:
         """For the screen: few pixels, of 8 bits."""
         height, width = pixels.shape[:2]
-        if min(size_within((height, width), self.preview_side)) < NARROWEST <= min(height, width):
+        if min(size_within((height, width), self.preview_side)) < SMALLEST <= min(height, width):
             raise InputError(
                 f"{path}: is {height} x {width} (height x width), too narrow for its preview; expected a longer side of at most "
-                f"{self.preview_side // NARROWEST} times the shorter: cut a part out of it"
+                f"{self.preview_side // SMALLEST} times the shorter: cut a part out of it"
             )
         small: Pixels = _within(pixels, self.preview_side)
         return np.round(small / (1 if small.dtype == np.uint8 else 257)).astype(np.uint8)

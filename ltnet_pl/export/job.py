@@ -21,8 +21,9 @@ from ltnet_pl import InputError, __version__
 from ltnet_pl.experiment import read_checkpoint
 from ltnet_pl.export.check import Difference, compare, refuse
 from ltnet_pl.export.operators import simplify, translations
-from ltnet_pl.export.plain import BODIES, KINDS, LARGEST, SMALLEST, TRAINED, LightKind, Plain, example
+from ltnet_pl.export.plain import KINDS, LARGEST, SMALLEST, TRAINED, LightKind, Plain, example
 from ltnet_pl.files import atomic_write
+from ltnet_pl.light import BLACK_BODIES
 from ltnet_pl.weights import WEIGHTS, checkpoint_of, load, save_weights, spec_of
 
 if TYPE_CHECKING:
@@ -214,7 +215,9 @@ def _about(plain: Plain, light: LightKind) -> dict[str, str]:
         "sides": f"{SMALLEST}-{LARGEST} pixels",
     }
     if light == "direct":
-        about["temperatures"] = f"{TRAINED[0]:g}-{TRAINED[1]:g} K by the network, {BODIES[0]:g}-{BODIES[1]:g} K by black bodies"
+        about["temperatures"] = (
+            f"{TRAINED[0]:g}-{TRAINED[1]:g} K by the network, {BLACK_BODIES[0]:g}-{BLACK_BODIES[1]:g} K by black bodies"
+        )
     return about
 
 

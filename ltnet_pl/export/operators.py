@@ -45,6 +45,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         """The largest of all up to each; ONNX has sums alone. For short last axes, as it looks at all pairs of places."""
         # no network of ours asks for another axis; a graph that did would be wrong without a word
         if dim not in (-1, len(self.shape) - 1):
+            # what torch's exporter expects of an operator that a translation does not have
             raise NotImplementedError(f"cummax is translated along the last axis alone, got {dim}")
         length = op.Gather(op.Shape(self), op.Constant(value_int=-1), axis=0)
         place = op.Range(op.Constant(value_int=0), length, op.Constant(value_int=1))

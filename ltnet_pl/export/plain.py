@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ltnet_pl import InputError
 from ltnet_pl.geometry import resampled, size_within
-from ltnet_pl.light import TEMPERATURES, planckian
+from ltnet_pl.light import BLACK_BODIES, TEMPERATURES, body_gain
 from ltnet_pl.nets import LTNet
 
 LightKind = Literal["direct", "guide"]
@@ -24,9 +24,6 @@ FRAME_SIZE = 96
 
 TRAINED = (float(TEMPERATURES[0]), float(TEMPERATURES[-1]))
 """Kelvin that networks are trained on; the nearer end is what one is told beyond them."""
-
-BODIES = (1000.0, 20000.0)
-"""Kelvin to which black bodies do the rest; the nearer end is taken beyond them."""
 
 
 class Plain(nn.Module):
@@ -77,25 +74,24 @@ class Direct(Plain):
     """The wanted light is given as numbers.
 
     Outside `TRAINED` the network brings the nearer end, and the ratio of the two black bodies' colours the rest, as the command
-    ``relight`` has it.
+    ``relight`` has it; beyond `BLACK_BODIES` the nearer of those is taken.
     """
 
     names = ("image", "depth", "light", "present")
 
     def forward(self, image: Tensor, depth: Tensor, light: Tensor, present: Tensor) -> Tensor:
         """Relit image ``(1, 3, H, W)``; see `relight`."""
-        known, asked = _within(light, TRAINED), _within(light, BODIES)
+        known, asked = _within(light, TRAINED), _within(light, BLACK_BODIES)
         relit = self.relight(image, depth, present, known)
-        rest = planckian(asked[:, 1]) / planckian(known[:, 1]).clamp(min=0.02)
-        finished = scaled(relit, rest[:, :, None, None]).clamp(0, 1)
+        finished = scaled(relit, body_gain(asked[:, 1], known[:, 1])[:, :, None, None]).clamp(0, 1)
         return torch.where((asked == known)[:, 1, None, None, None], relit, finished)
 
 
 def scaled(image: Tensor, gain: Tensor) -> Tensor:
     """A display-encoded image whose linear light is multiplied by a gain, off by 0.007 at most for those of black bodies.
 
-    Powers of every pixel would take a seventh of the time of the ``bilateral`` field. sRGB's curve is a line in the dark and a
-    power above it: of a pixel that stays on one of them the result is exact, and where it changes over both are near.
+    It takes no power of every pixel. sRGB's curve is a line in the dark and a power above it: of a pixel that stays on one of
+    them the result is exact, and where it changes over both are near.
 
     Args:
         image: ``(B, 3, H, W)`` in [0, 1].

@@ -248,16 +248,19 @@ class LTNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Relit image, unclamped, and field of a view: what `look` returned of it, under the features of the whole."""
         relit, field = self.field(features, base, seen, self._covered(scene.view.image, features, window))
+        return base + (relit - base) * (1 - self._fade(scene, wanted, base)[:, None, None, None]), field
+
+    def _fade(self, scene: Scene, wanted: Reading, like: Tensor) -> Tensor:
+        """The share of the field that is left out, ``(B,)``: all of it where both lights are one, none where they are apart."""
         # one light's colour scales all that it lights, bounced light too: once tinted, a change of temperature is done
-        change = (wanted.code - scene.present.code).detach() * base.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
+        change = (wanted.code - scene.present.code).detach() * like.new_tensor([1.0, 1.0, 1.0 if self.tint is None else 0.0])
         same = torch.where(scene.present.given & wanted.given, _SAME_LIGHT, _SAME_READING)[:, 0]
         frame = scene.view.geometry.frame_depth
         # of an image without depth a network that was trained with it knows where nothing stands, and no light can be moved
         shown = frame.flatten(1).amax(dim=1) > 0 if self.use_depth else frame.new_ones(len(frame))
         place, colour = change[:, :2].square().sum(dim=1), change[:, 2].square()
         far = (place * shown + colour) / same.square() + self._lifted(scene, wanted) * shown / _SAME_LIGHT**2
-        fade = torch.exp(-far.square())
-        return base + (relit - base) * (1 - fade[:, None, None, None]), field
+        return torch.exp(-far.square())
 
     def _lifted(self, scene: Scene, wanted: Reading) -> Tensor:
         """Squared distance of two lights in elevation (radians) and ambient share, ``(B,)``; 0 without cues, which show them."""

@@ -1,5 +1,5 @@
 """Photographs under another light: `Relighter` for programs, and the command ``relight``."""
 
-from ltnet_pl.relight.relighter import PRETRAINED, Prepared, Relighter
+from ltnet_pl.relight.relighter import PRETRAINED, SMALLEST, Prepared, Relighter
 
-__all__ = ("PRETRAINED", "Prepared", "Relighter")
+__all__ = ("PRETRAINED", "SMALLEST", "Prepared", "Relighter")

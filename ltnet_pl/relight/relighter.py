@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ltnet_pl import InputError
 from ltnet_pl.geometry import resampled, size_within
-from ltnet_pl.light import Light, clamp_temperature, decode, light_tensor, nearest_trained, planckian, to_display, to_linear
+from ltnet_pl.light import Light, body_gain, clamp_temperature, decode, light_tensor, nearest_trained, to_display, to_linear
 from ltnet_pl.nets import LTNet
 from ltnet_pl.nets.fields import Window
 from ltnet_pl.nets.scene import Reading, Scene, View
@@ -210,8 +210,8 @@ class Prepared:
                 f"{known.temperature:g} K, and the ratio of black bodies the rest",
                 stacklevel=2,
             )
-            ends = planckian(torch.tensor([light.temperature, known.temperature], dtype=torch.float64)).float()
-            rest = (ends[0] / ends[1].clamp(min=0.02)).to(self.relighter.device)[:, None, None]
+            ends = (torch.tensor([light.temperature], dtype=torch.float64) for light in (light, known))
+            rest = body_gain(*ends)[0].float().to(self.relighter.device)[:, None, None]
         batch = self.relighter._unknown() | {"input": self.scene.view.image, "target_light": self.relighter._lights(known)}
         return self._relit(self.relighter.net.wanted(batch), strength, rest)
 

@@ -68,7 +68,7 @@ def sweep(
         raise InputError(f"--count {count}: expected 1 or more; give another")
     plan, console = read_sweep(Path(file)), Console()
     search = Search(plan, count, seed)
-    if test and flags_of(expand(plan, {})) is None:
+    if test and not plan.ours:
         raise InputError(f"--test: the command of {plan.path} does not run -m ltnet_pl fit; expected that: leave --test out")
     places = parse_slots(slots)
     folder = Path(out) if out is not None else Path("runs/sweeps") / plan.path.stem
@@ -229,9 +229,8 @@ class _Job:
 
     def _outcome(self, sitting: Sitting, code: int, stopping: bool) -> str:
         """How a sitting ended: finished, stopped, failed, or running where the trial is to go on."""
-        ours = flags_of(expand(self.plan, {})) is not None
         # it may have ended by itself just then; what is not ours may leave with 0 when it is asked to stop
-        if sitting.hopeless and (interrupted(code) or (code == 0 and not ours)):
+        if sitting.hopeless and (interrupted(code) or (code == 0 and not self.plan.ours)):
             return "stopped"
         if code == 0:
             return "finished"
@@ -255,13 +254,7 @@ class _Job:
     def _expect_metric(self, trial: Trial) -> None:
         """Refuse to go on where a finished trial of ours lacks what the sweep goes by."""
         metric = self.plan.metric
-        if (
-            metric is not None
-            and trial.status == "finished"
-            and trial.value is None
-            and trial.finite
-            and flags_of(expand(self.plan, {})) is not None
-        ):
+        if metric is not None and trial.status == "finished" and trial.value is None and trial.finite and self.plan.ours:
             lines = read_lines(self.journal.place(trial) / METRICS)
             names = sorted({key for line in lines for key in line if "/" in key})
             raise InputError(
@@ -276,7 +269,7 @@ class _Job:
         for sitting in self.running:
             code = over.get(sitting.trial.number, sitting.process.returncode)
             # what is not ours may leave with 0 when it is asked to stop
-            if code == 0 and sitting.trial.number not in over and flags_of(expand(self.plan, {})) is None:
+            if code == 0 and sitting.trial.number not in over and not self.plan.ours:
                 code = -signal.SIGTERM
             self._ended(sitting, code, stopping=True)
         self.running = []

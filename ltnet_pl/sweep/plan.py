@@ -81,6 +81,11 @@ class Sweep:
         """Whether it needs the package `sweeps`."""
         return self.method == "bayes" or self.early is not None
 
+    @property
+    def ours(self) -> bool:
+        """Whether a trial runs our own `fit`."""
+        return flags_of(expand(self, {})) is not None
+
 
 def read_sweep(path: Path) -> Sweep:
     """Read and check a sweep.
